@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/*
+ * How packet.c hands a packet to the tail-called DNS programs: the few numbers it
+ * found go into skb->cb, which belongs to this packet and this program run alone,
+ * and packet_recall() reads the rest again from the headers and the socket.
+ */
+#ifndef NSP_PACKET_H
+#define NSP_PACKET_H
+
+#include "maps.h"
+
+#define NSP_IPV4_ADDRESSES_OFFSET 12
+#define NSP_IPV6_ADDRESSES_OFFSET 8
+#define NSP_U16_MASK 0xffff
+
+/* What the header walk yields; ports in host order. */
+struct nsp_packet_headers {
+	u32 payload_offset;
+	u32 payload_bytes;
+	u16 source_port;
+	u16 destination_port;
+	u8 family;
+	u8 protocol;
+};
+
+static __always_inline void map_ipv4(u8 *address, const void *ipv4)
+{
+	__builtin_memset(address, 0, 10);
+	address[10] = 0xff;
+	address[11] = 0xff;
+	__builtin_memcpy(address + 12, ipv4, 4);
+}
+
+/* Reads source and destination address, IPv4 mapped. Returns 0, or -1 when too short. */
+static __always_inline int packet_addresses(struct __sk_buff *skb, u8 family, u8 *source,
+					    u8 *destination)
+{
+	u32 pair[8];
+
+	if (family == 4) {
+		if (bpf_skb_load_bytes(skb, NSP_IPV4_ADDRESSES_OFFSET, pair, 8))
+			return -1;
+		map_ipv4(source, &pair[0]);
+		map_ipv4(destination, &pair[1]);
+		return 0;
+	}
+	if (bpf_skb_load_bytes(skb, NSP_IPV6_ADDRESSES_OFFSET, pair, 32))
+		return -1;
+	__builtin_memcpy(source, &pair[0], 16);
+	__builtin_memcpy(destination, &pair[4], 16);
+	return 0;
+}
+
+static __always_inline void packet_remember(struct __sk_buff *skb,
+					    const struct nsp_packet_headers *headers)
+{
+	u32 bytes = headers->payload_bytes;
+
+	if (bytes > NSP_U16_MASK) /* a segment still to be split: more than DNS reads anyway */
+		bytes = NSP_U16_MASK;
+	skb->cb[0] = headers->payload_offset | bytes << 16;
+	skb->cb[1] = headers->source_port | (u32)headers->destination_port << 16;
+	skb->cb[2] = headers->family | (u32)headers->protocol << 8;
+}
+
+/* For the tail-called programs, first thing. Returns 0, or -1 when the packet cannot be read. */
+static __always_inline int packet_recall(struct __sk_buff *skb, u8 direction,
+					 struct nsp_packet *packet)
+{
+	u32 place = skb->cb[0];
+	u32 ports = skb->cb[1];
+	u32 kind = skb->cb[2];
+	struct bpf_sock *sk = skb->sk;
+	struct nsp_socket *socket;
+	int out = direction == NSP_DIRECTION_OUT;
+
+	__builtin_memset(packet, 0, sizeof(*packet));
+	packet->payload_offset = place & NSP_U16_MASK;
+	packet->payload_bytes = place >> 16;
+	packet->local_port = out ? ports & NSP_U16_MASK : ports >> 16;
+	packet->remote_port = out ? ports >> 16 : ports & NSP_U16_MASK;
+	packet->family = kind & 0xff;
+	packet->protocol = kind >> 8 & 0xff;
+	packet->cookie = bpf_get_socket_cookie(skb);
+	if (packet_addresses(skb, packet->family, out ? packet->local_address : packet->remote_address,
+			     out ? packet->remote_address : packet->local_address))
+		return -1;
+	if (!sk)
+		return 0;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return 0;
+	socket = sockets.sk_storage_get(sk, 0, 0);
+	if (!socket)
+		return 0;
+	packet->owner = socket->owner;
+	packet->cgroup_id = socket->cgroup_id;
+	return 0;
+}
+
+#endif
