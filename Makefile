@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+# The same commands here and in CI. Set-up is part of each: it ends at once when nothing has changed.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PY := .venv/bin/python
+UV ?= uv
+C_FILES = $(shell git ls-files --cached --others --exclude-standard 'bpf/*.c' 'bpf/*.h' ':!bpf/include')
+SH_FILES := tools/setup .ci/run $(wildcard bpf/*.sh)
+PY_TREES := $(wildcard sensor stream_apps schemas nsp demo tests bench)
+
+.PHONY: help setup demo test check bench lock clean
+
+help: ## Show what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## Prepare this checkout for everything below
+	@tools/setup test
+
+demo: ## Attack a small shop in namespaces and watch the kernel cut the attacker (as root)
+	@tools/setup demo
+	@$(PY) -m nsp demo
+
+test: check ## Checks, then every test this machine can run; skipped ones with their reason
+	@tools/setup test
+	@mkdir -p build
+	@$(PY) -m pytest
+
+check: ## Lint, types, import contracts, C style, C compile with warnings as errors
+	@tools/setup check
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy $(PY_TREES)
+	.venv/bin/lint-imports
+	.venv/bin/clang-format --dry-run -Werror $(C_FILES)
+	bpf/check.sh
+	.venv/bin/shellcheck $(SH_FILES)
+
+bench: ## Every benchmark, one after the other (as root; minutes)
+	@tools/setup test
+	@$(PY) -m bench
+
+lock: ## Resolve the dependencies again into requirements*.lock (needs uv)
+	@command -v $(UV) >/dev/null || { echo "lock needs uv: https://docs.astral.sh/uv/" >&2; exit 1; }
+	@flags="--quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url"; \
+	$(UV) pip compile $$flags --custom-compile-command 'make lock' $(UVFLAGS) \
+		--extra build -o requirements.lock pyproject.toml; \
+	$(UV) pip compile $$flags --custom-compile-command 'make lock' $(UVFLAGS) \
+		--extra build --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+
+clean: ## Remove what was built here; the Kafka jars under ~/.cache/nsp stay
+	rm -rf build dist .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
