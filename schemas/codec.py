@@ -17,15 +17,17 @@ to zero bytes (a test holds that), so a length prefix that lies runs out of byte
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastavro import schemaless_reader, schemaless_writer
 from fastavro.read import SchemaResolutionError
 
 from schemas.catalogue import FINGERPRINT_BYTES, NAMESPACE, Schema, by_fingerprint, schema
 from schemas.errors import CodecError, SchemaError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MARKER: Final = b"\xc3\x01"
 HEADER_BYTES: Final = len(MARKER) + FINGERPRINT_BYTES

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Can today's readers read what every release wrote? (BACKWARD_TRANSITIVE)
+"""Judges whether today's readers read what every release wrote (BACKWARD_TRANSITIVE).
 
 Input: the current schemas and the archive. Output: a sentence for each that cannot be read. Judged by the
 rules of the Avro specification on schema resolution, with two of ours on top: a record that was ever on a
@@ -8,10 +8,12 @@ topic never disappears, and every field says what it means.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from schemas.catalogue import ParsedSchema, Schema
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from schemas.catalogue import ParsedSchema, Schema
 
 # Which reader types the specification promotes a writer's type to.
 _PROMOTIONS: Final[Mapping[str, frozenset[str]]] = {
@@ -101,14 +103,9 @@ class _Check:
             return []
         if writer["name"] != reader["name"]:
             return [f"{place or 'it'}: {writer['name']} is now named {reader['name']}"]
-        if kind == "record":
-            return self._record(writer, reader, place)
-        if kind == "enum" and "default" not in reader:
-            gone = [symbol for symbol in writer["symbols"] if symbol not in reader["symbols"]]
-            return [f"{place}: symbol {symbol} is gone and there is no default" for symbol in gone]
-        if kind == "fixed" and writer["size"] != reader["size"]:
-            return [f"{place}: the size is no longer {writer['size']}"]
-        return []
+        return (
+            self._record(writer, reader, place) if kind == "record" else _same_values(writer, reader, place)
+        )
 
     def _record(self, writer: Any, reader: Any, place: str) -> list[str]:
         written = {field["name"]: field for field in writer["fields"]}
@@ -121,6 +118,17 @@ class _Check:
             elif "default" not in field:
                 problems.append(f"{inner}: new, and without a default")
         return problems
+
+
+def _same_values(writer: Any, reader: Any, place: str) -> list[str]:
+    if writer["type"] == "fixed":
+        return (
+            [] if writer["size"] == reader["size"] else [f"{place}: the size is no longer {writer['size']}"]
+        )
+    if "default" in reader:
+        return []
+    gone = [symbol for symbol in writer["symbols"] if symbol not in reader["symbols"]]
+    return [f"{place}: symbol {symbol} is gone and there is no default" for symbol in gone]
 
 
 def _kind(schema: ParsedSchema) -> str:

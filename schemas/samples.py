@@ -9,15 +9,17 @@ of the error that reading the document must give.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from schemas.catalogue import HERE, current
 from schemas.codec import decode_as, encode
 from schemas.documents import from_document
 from schemas.errors import CodecError, DocumentError, SchemaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 SAMPLES: Final = HERE / "samples"
 

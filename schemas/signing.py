@@ -10,9 +10,7 @@ Failure: :class:`schemas.errors.SignatureRefused` with the reason, or :class:`sc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -20,6 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from schemas.codec import decode, encode
 from schemas.errors import CodecError, KeyFileError, SignatureRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
 
 # A signature of ours must mean nothing elsewhere, and one made elsewhere nothing here.
 DOMAIN: Final = b"nsp-enforcement-v1\0"
@@ -29,7 +31,8 @@ KEY_ID_DIGITS: Final = 16
 
 def key_id_of(public: Ed25519PublicKey) -> str:
     """First hex digits of SHA-256 over the raw public key."""
-    return hashlib.sha256(public.public_bytes_raw()).hexdigest()[:KEY_ID_DIGITS]
+    raw = public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return hashlib.sha256(raw).hexdigest()[:KEY_ID_DIGITS]
 
 
 class SigningKey:

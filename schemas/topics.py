@@ -8,22 +8,25 @@ cluster's affair and is given when topics are created, not here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from schemas.codec import MAX_MESSAGE_BYTES
 from schemas.errors import SchemaError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _HOUR_MS: Final = 60 * 60 * 1000
 _DAY_MS: Final = 24 * _HOUR_MS
 
-# The broker checks a record batch, which is one or more values with keys, headers and framing around them;
-# librdkafka's message.max.bytes checks the same on the producer's side. The margin is for that framing.
+# max.message.bytes of every topic, also of those with small values: the broker checks whole record batches,
+# which a client fills with as many values as are waiting. librdkafka's message.max.bytes (1 MB unless set)
+# checks the same on the producer's side. The margin is for keys, headers and framing.
 BATCH_MAX_BYTES: Final = MAX_MESSAGE_BYTES + 64 * 1024
 
-# Pods and enforcement are small; a larger value is a fault or an attack, and the broker can say so first.
-SMALL_BATCH_MAX_BYTES: Final = 256 * 1024
+# A dead letter carries what failed and must itself fit: a longer value is cut to this.
+DEAD_LETTER_VALUE_MAX_BYTES: Final = MAX_MESSAGE_BYTES // 2
 
 # Segments roll by time on compacted topics, else a quiet topic is never cleaned: the active segment is not.
 _COMPACT: Final[Mapping[str, str]] = {
@@ -79,7 +82,7 @@ PODS: Final = Topic(
     "tombstone stays three days, longer than any app is away before it reads from the start anyway.",
     config={
         **_COMPACT,
-        "max.message.bytes": str(SMALL_BATCH_MAX_BYTES),
+        "max.message.bytes": str(BATCH_MAX_BYTES),
         "delete.retention.ms": str(3 * _DAY_MS),
     },
 )
@@ -107,7 +110,7 @@ ENFORCEMENT: Final = Topic(
     "misses nothing: what is not on the topic is not desired, and is removed from the kernel.",
     config={
         **_COMPACT,
-        "max.message.bytes": str(SMALL_BATCH_MAX_BYTES),
+        "max.message.bytes": str(BATCH_MAX_BYTES),
         "delete.retention.ms": str(7 * _DAY_MS),
     },
 )
@@ -122,7 +125,7 @@ ENFORCEMENT_STATUS: Final = Topic(
     "there sees each step: applied, first refusal, ended.",
     config={
         **_COMPACT,
-        "max.message.bytes": str(SMALL_BATCH_MAX_BYTES),
+        "max.message.bytes": str(BATCH_MAX_BYTES),
         "min.compaction.lag.ms": str(_HOUR_MS),
         "delete.retention.ms": str(_DAY_MS),
     },
@@ -134,9 +137,9 @@ DEAD_LETTER: Final = Topic(
     partitions=1,
     cleanup="delete",
     retention_ms=30 * _DAY_MS,
-    why="Empty when all is well; a month for the one who looks. A value carries a whole message and the "
-    "reason, so it may be larger than any other.",
-    config={"max.message.bytes": str(2 * BATCH_MAX_BYTES)},
+    why="Empty when all is well; a month for the one who looks. "
+    "DEAD_LETTER_VALUE_MAX_BYTES of the message are kept.",
+    config={"max.message.bytes": str(BATCH_MAX_BYTES)},
 )
 
 TOPICS: Final[Mapping[str, Topic]] = {
