@@ -87,7 +87,9 @@ def _die_with(parent: int) -> None:
 def main() -> None:
     """Run the broker until a signal ends it."""
     _die_with(os.getppid())
-    parser = argparse.ArgumentParser(prog="python -m nsp.embedded_broker", description="in-memory Kafka broker")
+    parser = argparse.ArgumentParser(
+        prog="python -m nsp.embedded_broker", description="in-memory Kafka broker"
+    )
     parser.add_argument("--address-file", type=Path, help="write host:port here once the broker is ready")
     address_file: Path | None = parser.parse_args().address_file
     ended = {signal.SIGINT, signal.SIGTERM}

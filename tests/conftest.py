@@ -48,7 +48,7 @@ def _kernel_refusal() -> str | None:
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
-    """One real broker shared by the session. Topic names are fixed, so a test that counts needs fresh_kafka."""
+    """One real broker for the session. Topic names are fixed: a test that counts takes fresh_kafka."""
     yield from _running(tmp_path_factory.mktemp("kafka"))
 
 

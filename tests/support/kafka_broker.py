@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
+from schemas.topics import TOPICS, creation_config
 from tests.support.kafka_jars import KafkaUnavailableError, kafka_class_path
 
 if TYPE_CHECKING:
@@ -37,13 +39,21 @@ STOP_TIMEOUT_S = 20.0
 JVM_OPTIONS = ("-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
 
 
+def free_port() -> int:
+    """A port nobody listens on now. Another process may take it first; no clash was seen in 60 starts."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 @dataclass(slots=True)
 class KafkaBroker:
     """A broker of its own cluster: one node, controller and broker in one, PLAINTEXT on loopback."""
 
     directory: Path
-    port: int = field(default_factory=lambda: free_port())
-    controller_port: int = field(default_factory=lambda: free_port())
+    port: int = field(default_factory=free_port)
+    controller_port: int = field(default_factory=free_port)
     settings: dict[str, str] = field(default_factory=dict)
     _process: subprocess.Popen[bytes] | None = None
 
@@ -87,8 +97,16 @@ class KafkaBroker:
 
     def create_topics(self, topics: Iterable[NewTopic]) -> None:
         """Create topics and wait until the broker has them."""
-        for future in self.admin().create_topics(list(topics)).values():
+        admin = self.admin()  # kept by name: a collected client fails its pending requests
+        for future in admin.create_topics(list(topics)).values():
             future.result(START_TIMEOUT_S)
+
+    def create_contract_topics(self) -> None:
+        """Create every topic of the topic table, as a deployment would."""
+        self.create_topics(
+            NewTopic(each.name, each.partitions, replication_factor=1, config=creation_config(each))
+            for each in TOPICS.values()
+        )
 
     def admin(self) -> AdminClient:
         """A client that does not fill the test's stderr when the broker goes away on purpose."""
@@ -112,9 +130,9 @@ class KafkaBroker:
         lines = [f"{name}={value}" for name, value in self._server_settings().items()]
         self._properties.write_text("\n".join(lines) + "\n")
         cluster_id = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
-        command = self._java(
-            "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(self._properties)
-        )
+        # One argument: an id may start with "-" and would be taken for an option.
+        arguments = ("format", f"--cluster-id={cluster_id}", "-c", str(self._properties))
+        command = self._java("kafka.tools.StorageTool", *arguments)
         result = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)
         if result.returncode != 0:
             msg = f"Kafka storage was not formatted:\n{result.stdout}{result.stderr}"
@@ -144,6 +162,9 @@ class KafkaBroker:
             "default.replication.factor": "1",
             "min.insync.replicas": "1",
             "group.initial.rebalance.delay.ms": "0",
+            # After kill -9 the controller takes the broker back only when its old session has expired.
+            "broker.session.timeout.ms": "2000",
+            "broker.heartbeat.interval.ms": "400",
             "num.network.threads": "1",
             "num.io.threads": "2",
             "background.threads": "2",
@@ -176,11 +197,3 @@ class KafkaBroker:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def free_port() -> int:
-    """A port nobody listens on now. Another process may take it first; no clash was seen in 60 starts."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
