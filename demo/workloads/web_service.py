@@ -36,9 +36,12 @@ class Shop(BaseHTTPRequestHandler):
     def _report(self, title: str) -> str:
         # The bug: the title reaches a shell unquoted.
         command = f"echo Report: {title}; date +%F"
-        done = subprocess.run(  # noqa: S602 - the vulnerability this demonstration exists for
-            command, shell=True, capture_output=True, text=True, timeout=REPORT_TIMEOUT_S, check=False
-        )
+        try:
+            done = subprocess.run(  # noqa: S602 - the vulnerability this demonstration exists for
+                command, shell=True, capture_output=True, text=True, timeout=REPORT_TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return "the report took too long\n"
         return done.stdout
 
     def _answer(self, text: str) -> None:

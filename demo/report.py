@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verdict: what happened, in figures, and whether all of it really did.
+
+``build/demo/report.json`` holds the figures; the exit code is 0 only if every check holds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NS_PER_MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The four times of one response, CLOCK_BOOTTIME nanoseconds of the node."""
+
+    first_forbidden_event_ns: int
+    decided_ns: int
+    map_written_ns: int
+    first_refused_ns: int
+
+    def after_first_ms(self, moment_ns: int) -> float:
+        """Return how long after the first forbidden event a moment was, in ms."""
+        return round((moment_ns - self.first_forbidden_event_ns) / NS_PER_MS, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The figures of one run."""
+
+    alerts: int
+    rules: list[str]
+    time_to_block_ms: float
+    decided_after_ms: float
+    first_refused_after_ms: float
+    service_requests: int
+    service_requests_failed: int
+    attacker_bytes_before_block: int
+    attacker_bytes_after_block: int
+    attacker_beacons_after_block: int
+    events_produced: int
+    events_seen: int
+    events_counted_lost: int
+    events_unaccounted: int
+    recorded: bool
+
+    def failures(self) -> list[str]:
+        """Return what did not happen as it must; empty when the demonstration succeeded."""
+        checks = {
+            "an alert for RCE egress": "nsp.rce-egress" in self.rules,
+            "the map was written after the event": self.time_to_block_ms > 0,
+            "the kernel refused something": self.first_refused_after_ms > 0 or self.recorded,
+            "the attacker had a shell before": self.attacker_bytes_before_block > 0 or self.recorded,
+            "nothing reached the attacker after the block": self.attacker_bytes_after_block == 0,
+            "no beacon got out after the block": self.attacker_beacons_after_block == 0,
+            "the service was used": self.service_requests > 0 or self.recorded,
+            "the service never failed": self.service_requests_failed == 0,
+            "events were produced": self.events_produced > 0,
+            "every event is accounted for": self.events_unaccounted == 0,
+        }
+        return [what for what, holds in checks.items() if not holds]
+
+    def write(self, path: Path) -> None:
+        """Write the figures as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
