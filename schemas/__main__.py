@@ -7,8 +7,8 @@ import argparse
 import shutil
 import sys
 
-from schemas.catalogue import CURRENT, RELEASED, archived, current
-from schemas.compatibility import incompatibilities, undocumented
+from schemas.catalogue import CURRENT, RELEASED, archived, current, undocumented
+from schemas.compatibility import incompatibilities
 from schemas.errors import SchemaError
 from schemas.samples import load_samples, problem_with
 from schemas.topics import TOPICS

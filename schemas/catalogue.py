@@ -11,12 +11,15 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastavro import parse_schema
-from fastavro.schema import fingerprint, to_parsing_canonical_form
+from fastavro.schema import SchemaParseException, UnknownType, fingerprint, to_parsing_canonical_form
 
 from schemas.errors import SchemaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HERE: Final = Path(__file__).parent
 CURRENT: Final = HERE / "avro"
@@ -53,7 +56,7 @@ def load_schema(path: Path, origin: str) -> Schema:
         text = path.read_text(encoding="utf-8")
         document = json.loads(text)
         parsed = parse_schema(document)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, SchemaParseException, UnknownType) as error:
         raise SchemaError(f"{path.name}: not a readable Avro schema: {error}") from error
     name: str = document["name"]
     # The digest comes as hex of the wire order, not of the number.
@@ -101,3 +104,32 @@ def schema(name: str) -> Schema:
     if found is None:
         raise SchemaError(f"no schema is named {name!r}; there are {', '.join(current())}")
     return found
+
+
+def undocumented(parsed: ParsedSchema) -> list[str]:
+    """Records, enums and fields without a doc, by name."""
+    missing = []
+    for name, named in names_in(parsed).items():
+        if not named.get("doc"):
+            missing.append(name)
+        missing += [f"{name}.{field['name']}" for field in named.get("fields", []) if not field.get("doc")]
+    return missing
+
+
+def names_in(parsed: ParsedSchema) -> dict[str, dict[str, Any]]:
+    """The named types a schema defines, by full name."""
+    return {named["name"]: named for named in _named(parsed)}
+
+
+def _named(parsed: ParsedSchema) -> Iterator[dict[str, Any]]:
+    if isinstance(parsed, list):
+        for branch in parsed:
+            yield from _named(branch)
+    elif isinstance(parsed, dict):
+        kind = parsed["type"]
+        if kind in {"record", "enum", "fixed"}:
+            yield parsed
+        for field in parsed.get("fields", []):
+            yield from _named(field["type"])
+        if kind in {"array", "map"}:
+            yield from _named(parsed["items" if kind == "array" else "values"])

@@ -14,8 +14,7 @@ import binascii
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from schemas.catalogue import ParsedSchema, schema
-from schemas.compatibility import names_in
+from schemas.catalogue import ParsedSchema, names_in, schema
 from schemas.errors import DocumentError
 
 _INT_RANGES: Final = {"int": 1 << 31, "long": 1 << 63}
