@@ -35,7 +35,7 @@ def incompatibilities(current: Mapping[str, Schema], archive: Iterable[Schema]) 
 
 
 def _problem(reader: Schema, writer: Schema) -> str | None:
-    checker = ReaderWriterCompatibilityChecker()
+    checker = ReaderWriterCompatibilityChecker()  # type: ignore[no-untyped-call] # its __init__ has no types
     result = checker.get_compatibility(avro.schema.parse(reader.text), avro.schema.parse(writer.text))
     if result.compatibility is SchemaCompatibilityType.compatible:
         return None
