@@ -21,7 +21,7 @@ setup: ## Prepare this checkout for everything below
 
 demo: ## Attack a small shop in namespaces and watch the kernel cut the attacker (as root)
 	@tools/setup demo
-	@$(PY) -m nsp demo
+	@$(PY) -m demo
 
 test: check ## Checks, then every test this machine can run; skipped ones with their reason
 	@tools/setup test

@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _kernel_refusal() -> str | None:
     from sensor.kernel.support import check_support  # noqa: PLC0415 - unit tests alone do not touch the kernel
 
-    return check_support()
+    return "; ".join(f"{problem.cause} ({problem.cure})" for problem in check_support()) or None
 
 
 @pytest.fixture(scope="session")
