@@ -7,11 +7,11 @@ SHELL := bash
 
 PY := .venv/bin/python
 UV ?= uv
-C_FILES = $(shell git ls-files --cached --others --exclude-standard 'bpf/*.c' 'bpf/*.h' ':!bpf/include')
+C_FILES := $(wildcard bpf/*.c bpf/*.h bench/load/*.c)
 SH_FILES := tools/setup .ci/run $(wildcard bpf/*.sh)
 PY_TREES := $(wildcard sensor stream_apps schemas nsp demo tests bench)
 
-.PHONY: help setup demo test check bench lock clean
+.PHONY: help setup demo test check format bench lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,12 @@ check: ## Lint, types, import contracts, C style, C compile with warnings as err
 	.venv/bin/clang-format --dry-run -Werror $(C_FILES)
 	bpf/check.sh
 	.venv/bin/shellcheck $(SH_FILES)
+
+format: ## Put the code into the form that check wants
+	@tools/setup check
+	@.venv/bin/ruff check --fix --quiet || true
+	@.venv/bin/ruff format
+	@.venv/bin/clang-format -i $(C_FILES)
 
 bench: ## Every benchmark, one after the other (as root; minutes)
 	@tools/setup test
