@@ -13,6 +13,7 @@
 #ifndef NSP_DNS_C
 #define NSP_DNS_C
 
+#include "bounds.h"
 #include "emit.h"
 #include "packet.h"
 
@@ -67,12 +68,6 @@ struct nsp_dns_answer_scratch {
 BPF_PERCPU_ARRAY(dns_question_scratch, struct nsp_dns_question_scratch, NSP_DNS_SCRATCH_SLOTS);
 BPF_PERCPU_ARRAY(dns_answer_scratch, struct nsp_dns_answer_scratch, NSP_DNS_SCRATCH_SLOTS);
 
-/* Hides a number's history from LLVM, which would otherwise move its bounds elsewhere. */
-static __always_inline u64 opaque(u64 value)
-{
-	asm volatile("" : "+r"(value));
-	return value;
-}
 
 /* For numbers in map memory: read and written where it is said, never kept in a register. */
 static __always_inline u32 recall(const u32 *place)

@@ -34,7 +34,10 @@
 #define NSP_MAX_BLOCKED_DESTINATIONS 16384
 #endif
 
-/* Indices of tail_calls, which user space fills with the DNS programs. */
+/*
+ * Indices of the tail call arrays, which user space fills with the DNS programs. Two
+ * arrays: newer kernels allow programs of one attach type only in each.
+ */
 enum nsp_tail {
 	NSP_TAIL_DNS_QUESTION = 0,
 	NSP_TAIL_DNS_ANSWER = 1,
@@ -104,6 +107,7 @@ BPF_PERCPU_ARRAY(counters, u64, NSP_COUNTER_MAX);
 BPF_PERCPU_ARRAY(sequence, u64, 1);
 BPF_ARRAY(sensor_state, struct nsp_sensor_state, 1);
 BPF_ARRAY(settings, u64, NSP_SETTING_MAX);
-BPF_PROG_ARRAY(tail_calls, NSP_TAIL_MAX);
+BPF_PROG_ARRAY(egress_tail_calls, NSP_TAIL_MAX);
+BPF_PROG_ARRAY(ingress_tail_calls, NSP_TAIL_MAX);
 
 #endif

@@ -5,6 +5,7 @@
  * expand every #include "..." below in place, once each; <...> stay as they are.
  */
 #include <uapi/linux/bpf.h>
+#include <uapi/linux/in.h>
 
 #include "offsets.h"
 #include "events.h"
@@ -17,6 +18,7 @@
 #include "process.c"
 #include "cgroup.c"
 #include "socket.c"
+#include "tcp.c"
 #include "packet.c"
 #include "dns.c"
 #include "inventory.c"

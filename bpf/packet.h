@@ -7,6 +7,7 @@
 #ifndef NSP_PACKET_H
 #define NSP_PACKET_H
 
+#include "address.h"
 #include "maps.h"
 
 #define NSP_IPV4_ADDRESSES_OFFSET 12
@@ -22,14 +23,6 @@ struct nsp_packet_headers {
 	u8 family;
 	u8 protocol;
 };
-
-static __always_inline void map_ipv4(u8 *address, const void *ipv4)
-{
-	__builtin_memset(address, 0, 10);
-	address[10] = 0xff;
-	address[11] = 0xff;
-	__builtin_memcpy(address + 12, ipv4, 4);
-}
 
 /* Reads source and destination address, IPv4 mapped. Returns 0, or -1 when too short. */
 static __always_inline int packet_addresses(struct __sk_buff *skb, u8 family, u8 *source,

@@ -1,2 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
-/* BCC includes it for other architectures' constants: nothing is needed. */
+/* BCC counts ring buffers in pages. Only their product matters, whatever the CPU's pages are. */
+#ifndef NSP_STUB_PAGE_H
+#define NSP_STUB_PAGE_H
+#define PAGE_SIZE 4096
+#endif

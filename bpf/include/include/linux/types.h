@@ -38,6 +38,9 @@ typedef _Bool bool;
 
 #define true 1
 #define false 0
+#ifndef __always_inline /* BPF-to-BPF calls are beyond BCC: everything is inlined */
+#define __always_inline inline __attribute__((always_inline))
+#endif
 #ifndef NULL
 #define NULL ((void *)0)
 #endif

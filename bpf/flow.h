@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/*
+ * Who makes a call, whose a socket is, and the flow event both end in: shared by the
+ * call hooks, the TCP state hook, the packet hooks and the inventory.
+ */
+#ifndef NSP_FLOW_H
+#define NSP_FLOW_H
+
+#include "address.h"
+#include "policy.h"
+
+
+/* The process a call hook runs for; not to be asked for in packet hooks. */
+struct nsp_caller {
+	struct nsp_process_key key;
+	struct nsp_process_key quarantine_root;
+	u64 cgroup_id;
+	u64 workload_cgroup_id;
+	u32 tid;
+};
+
+static __always_inline void identify_caller(struct nsp_caller *caller)
+{
+	u64 pid_tgid = bpf_get_current_pid_tgid();
+	u32 tgid = pid_tgid >> 32;
+	struct nsp_process *process = processes.lookup(&tgid);
+
+	caller->tid = pid_tgid;
+	caller->cgroup_id = bpf_get_current_cgroup_id();
+	caller->workload_cgroup_id = workload_of(caller->cgroup_id);
+	if (process) {
+		caller->key.start_ns = process->start_ns;
+		caller->key.tgid = tgid;
+		caller->key.pad = 0;
+		caller->quarantine_root = process->quarantine_root;
+		return;
+	}
+	count(NSP_COUNTER_PROCESS_UNKNOWN);
+	process_key_of(bpf_get_current_task(), &caller->key);
+	/* A quarantine of this very process is still found; one of an ancestor is not. */
+	caller->quarantine_root = caller->key;
+}
+
+/* Whoever was allowed to use the socket last owns it: a stamp of an earlier owner goes. */
+static __always_inline void own_socket(struct nsp_socket *socket, const struct nsp_caller *caller)
+{
+	struct nsp_process_key none = {};
+
+	socket->owner = caller->key;
+	socket->quarantine_root = none;
+	socket->cgroup_id = caller->cgroup_id;
+	socket->workload_cgroup_id = caller->workload_cgroup_id;
+	socket->flags |= NSP_SOCKET_OWNED;
+}
+
+/* Header and output; everything else is filled. header.type names the event. */
+static __always_inline void emit_flow(struct nsp_flow_event *flow, u16 type,
+				      const struct nsp_process_key *owner, u64 cgroup_id, u32 tid)
+{
+	event_header(&flow->header, type, sizeof(*flow), owner, cgroup_id, tid);
+	if (events.ringbuf_output(flow, sizeof(*flow), NSP_RING_FLAGS))
+		count(NSP_COUNTER_RING_FULL);
+}
+
+static __always_inline void refuse_flow(struct nsp_flow_event *flow,
+					const struct nsp_enforcement *by)
+{
+	flow->verdict = NSP_VERDICT_REFUSED;
+	flow->generation = by->generation;
+}
+
+/* Addresses and ports of a kernel struct sock of family AF_INET or AF_INET6. */
+static __always_inline void flow_from_sock(struct nsp_flow_event *flow, u64 sk)
+{
+	u16 family = read_u16(sk + NSP_OFF_sock____sk_common_skc_family);
+	u32 ipv4;
+
+	flow->local_port = read_u16(sk + NSP_OFF_sock____sk_common_skc_num);
+	flow->remote_port = bpf_ntohs(read_u16(sk + NSP_OFF_sock____sk_common_skc_dport));
+	flow->protocol = read_u16(sk + NSP_OFF_sock__sk_protocol);
+	flow->family = 4;
+	if (family == NSP_AF_INET) {
+		ipv4 = read_u32(sk + NSP_OFF_sock____sk_common_skc_rcv_saddr);
+		map_ipv4(flow->local_address, &ipv4);
+		ipv4 = read_u32(sk + NSP_OFF_sock____sk_common_skc_daddr);
+		map_ipv4(flow->remote_address, &ipv4);
+		return;
+	}
+	bpf_probe_read_kernel(flow->local_address, 16,
+			      (void *)(sk + NSP_OFF_sock____sk_common_skc_v6_rcv_saddr));
+	bpf_probe_read_kernel(flow->remote_address, 16,
+			      (void *)(sk + NSP_OFF_sock____sk_common_skc_v6_daddr));
+	if (!is_mapped(flow->local_address) && !is_mapped(flow->remote_address))
+		flow->family = 6;
+}
+
+#endif

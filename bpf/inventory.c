@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/*
+ * What was there before the sensor, by iterators: every process, and the owner of every
+ * open INET socket; and, when a quarantine begins, the stamp on the open sockets that
+ * only the quarantined may still use. Read the iterator's fd to run one pass.
+ */
+#include "executable.h"
+#include "flow.h"
+
+#define NSP_TCP_STATE_ESTABLISHED 1
+#define NSP_TCP_STATE_LISTEN 10
+
+/* As the kernel hands them to bpf_iter_task and bpf_iter_task_file. */
+struct nsp_iter_task {
+	u64 meta;
+	u64 task;
+};
+
+struct nsp_iter_task_file {
+	u64 meta;
+	u64 task;
+	u32 fd;
+	u32 pad;
+	u64 file;
+};
+
+/* Enters a process that is missing; never over an entry that fork or exec made. */
+static __always_inline void inventory_process(u64 task, const struct nsp_process_key *key)
+{
+	struct nsp_process_key not_quarantined = {};
+	u32 tgid = key->tgid;
+
+	if (find_process(key))
+		return;
+	insert_process(task, key, &not_quarantined);
+	/* If it exited in between, on_exit has run and nobody else would remove it. */
+	if (task_group_is_dead(task))
+		processes.delete(&tgid);
+}
+
+int inventory_tasks(struct nsp_iter_task *ctx)
+{
+	u64 task = ctx->task;
+	struct nsp_exec_scratch *scratch;
+	struct nsp_process_key key;
+	u64 bytes;
+	int zero = 0;
+
+	if (!task || task_group_is_dead(task))
+		return 0;
+	process_key_of(task, &key);
+	if (key.tgid != read_u32(task + NSP_OFF_task_struct__pid))
+		return 0;
+	inventory_process(task, &key);
+	scratch = inventory_scratch.lookup(&zero);
+	if (!scratch) {
+		event_lost(NSP_COUNTER_SCRATCH_MISSING);
+		return 0;
+	}
+	fill_process(scratch, task, read_u64(task + NSP_OFF_task_struct__mm));
+	bytes = exec_event_bytes(scratch);
+	event_header(&scratch->event.header, NSP_EVENT_PROCESS_INVENTORY, bytes, &key,
+		     task_cgroup_id(task), key.tgid);
+	scratch->event.header.flags = NSP_EVENT_FLAG_INVENTORY;
+	if (events.ringbuf_output(scratch, bytes, NSP_RING_FLAGS))
+		count(NSP_COUNTER_RING_FULL);
+	return 0;
+}
+
+/* The file's struct sock when it is an INET socket, typed as the verifier wants it. */
+static __always_inline void *inet_socket_of(u64 file)
+{
+	struct socket *socket;
+	void *sk;
+	u16 family;
+
+	if (!file)
+		return 0;
+	socket = bpf_sock_from_file((struct file *)file);
+	if (!socket)
+		return 0;
+	/* A plain load, so that the result stays a pointer sk_storage_get() accepts. */
+	asm volatile("%0 = *(u64 *)(%1 + %2)" : "=r"(sk) : "r"(socket), "i"(NSP_OFF_socket__sk));
+	if (!sk)
+		return 0;
+	family = read_u16((u64)sk + NSP_OFF_sock____sk_common_skc_family);
+	return family == NSP_AF_INET || family == NSP_AF_INET6 ? sk : 0;
+}
+
+static __always_inline void emit_socket_inventory(void *sk, const struct nsp_process_key *owner,
+						  u64 cgroup_id, u8 state)
+{
+	struct nsp_flow_event flow = {};
+
+	flow_from_sock(&flow, (u64)sk);
+	if (flow.protocol == IPPROTO_TCP) {
+		if (state != NSP_TCP_STATE_ESTABLISHED && state != NSP_TCP_STATE_LISTEN)
+			return;
+		flow.tcp_state = state;
+	} else if (flow.protocol != IPPROTO_UDP) {
+		return;
+	}
+	/* Who opened an established flow is not recorded anywhere: said to be outgoing. */
+	flow.direction = state == NSP_TCP_STATE_LISTEN ? NSP_DIRECTION_IN : NSP_DIRECTION_OUT;
+	flow.cookie = bpf_get_socket_cookie(sk);
+	event_header(&flow.header, NSP_EVENT_SOCKET_INVENTORY, sizeof(flow), owner, cgroup_id, 0);
+	flow.header.flags = NSP_EVENT_FLAG_INVENTORY;
+	if (events.ringbuf_output(&flow, sizeof(flow), NSP_RING_FLAGS))
+		count(NSP_COUNTER_RING_FULL);
+}
+
+/* Sockets several processes hold go to the first in the walk: the lowest tgid. */
+int inventory_sockets(struct nsp_iter_task_file *ctx)
+{
+	u64 task = ctx->task;
+	void *sk = inet_socket_of(ctx->file);
+	struct nsp_socket *socket;
+	u8 state;
+
+	if (!task || !sk)
+		return 0;
+	socket = sockets.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!socket) {
+		count(NSP_COUNTER_SOCKET_STORAGE);
+		return 0;
+	}
+	if (socket->flags & NSP_SOCKET_OWNED)
+		return 0;
+	process_key_of(task, &socket->owner);
+	socket->cgroup_id = task_cgroup_id(task);
+	socket->workload_cgroup_id = workload_of(socket->cgroup_id);
+	socket->flags |= NSP_SOCKET_OWNED;
+	state = read_u32((u64)sk + NSP_OFF_sock____sk_common_skc_state);
+	if (state == NSP_TCP_STATE_LISTEN)
+		socket->flags |= NSP_SOCKET_LISTENER;
+	emit_socket_inventory(sk, &socket->owner, socket->cgroup_id, state);
+	return 0;
+}
+
+/*
+ * Whether the recorded owner leaves the socket to the quarantined tree: it is in that
+ * tree itself, or it is gone. A live owner outside, such as the service whose child
+ * inherited its listening socket, keeps the socket working.
+ */
+static __always_inline int owner_gives_up(const struct nsp_socket *socket,
+					  const struct nsp_process_key *root)
+{
+	struct nsp_process *owner;
+
+	if (!(socket->flags & NSP_SOCKET_OWNED))
+		return 1;
+	owner = find_process(&socket->owner);
+	return !owner || same_process(&owner->quarantine_root, root);
+}
+
+int mark_sockets(struct nsp_iter_task_file *ctx)
+{
+	u64 task = ctx->task;
+	void *sk = inet_socket_of(ctx->file);
+	int index = NSP_SETTING_SOCKETS_MARKED;
+	struct nsp_process *holder;
+	struct nsp_process_key key;
+	struct nsp_socket *socket;
+	u64 *marked;
+
+	if (!task || !sk)
+		return 0;
+	process_key_of(task, &key);
+	holder = find_process(&key);
+	if (!holder || !quarantine_of(&holder->quarantine_root))
+		return 0;
+	socket = sockets.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!socket) {
+		count(NSP_COUNTER_SOCKET_STORAGE);
+		return 0;
+	}
+	if (!owner_gives_up(socket, &holder->quarantine_root) ||
+	    same_process(&socket->quarantine_root, &holder->quarantine_root))
+		return 0;
+	if (!(socket->flags & NSP_SOCKET_OWNED)) {
+		socket->owner = key;
+		socket->cgroup_id = task_cgroup_id(task);
+		socket->flags |= NSP_SOCKET_OWNED;
+	}
+	socket->quarantine_root = holder->quarantine_root;
+	marked = settings.lookup(&index);
+	if (marked)
+		__sync_fetch_and_add(marked, 1);
+	return 0;
+}

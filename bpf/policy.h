@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/*
+ * The one decision function. Calls (socket.c) and packets (packet.c) ask it with the
+ * process's quarantine root, its workload and the destination; the order is
+ * quarantine of the process, quarantine of the workload, blocked destination.
+ */
+#ifndef NSP_POLICY_H
+#define NSP_POLICY_H
+
+#include "emit.h"
+#include "task.h"
+
+/*
+ * Refusals past the first so many of one enforcement are reported as one event in so
+ * many: a process that loops over refused calls cannot fill the ring, and every
+ * refusal is in the enforcement's counters.
+ */
+#define NSP_REFUSALS_REPORTED_EACH 256
+#define NSP_REFUSALS_REPORTED_ONE_IN 1024
+
+/* Expiry is judged here, so an enforcement ends on time even when user space is dead. */
+static __always_inline struct nsp_enforcement *in_force(struct nsp_enforcement *enforcement)
+{
+	if (!enforcement || enforcement->expires_ns <= bpf_ktime_get_boot_ns())
+		return 0;
+	return enforcement;
+}
+
+static __always_inline struct nsp_enforcement *quarantine_of(const struct nsp_process_key *root)
+{
+	struct nsp_process_key key = *root;
+
+	if (!key.tgid)
+		return 0;
+	return in_force(quarantines.lookup(&key));
+}
+
+static __always_inline u64 workload_of(u64 cgroup_id)
+{
+	struct nsp_workload *workload = workloads.lookup(&cgroup_id);
+
+	return workload ? workload->workload_cgroup_id : 0;
+}
+
+/* The block of exactly this destination, or else of the whole address. */
+static __always_inline struct nsp_enforcement *block_of(u64 workload_cgroup_id, const u8 *address,
+							u16 port, u8 protocol)
+{
+	struct nsp_destination destination = {};
+	struct nsp_enforcement *block;
+
+	destination.workload_cgroup_id = workload_cgroup_id;
+	__builtin_memcpy(destination.address, address, sizeof(destination.address));
+	destination.port = port;
+	destination.protocol = protocol;
+	block = in_force(blocked_destinations.lookup(&destination));
+	if (block)
+		return block;
+	destination.port = 0;
+	destination.protocol = 0;
+	return in_force(blocked_destinations.lookup(&destination));
+}
+
+static __always_inline u32 workload_policy(u64 workload_cgroup_id)
+{
+	u32 *flags;
+
+	if (!workload_cgroup_id)
+		return 0;
+	flags = workload_flags.lookup(&workload_cgroup_id);
+	return flags ? *flags : 0;
+}
+
+/*
+ * What refuses this flow, with the reason, or NULL: allowed. The workload maps are
+ * only looked into when its flags say that something is there.
+ */
+static __always_inline struct nsp_enforcement *decide(const struct nsp_process_key *root,
+						      u64 workload_cgroup_id, const u8 *address,
+						      u16 port, u8 protocol, u8 *reason)
+{
+	struct nsp_enforcement *refused_by = quarantine_of(root);
+	u32 policy;
+
+	*reason = NSP_REASON_QUARANTINED_PROCESS;
+	if (refused_by)
+		return refused_by;
+	policy = workload_policy(workload_cgroup_id);
+	if (policy & NSP_WORKLOAD_HAS_QUARANTINE) {
+		*reason = NSP_REASON_QUARANTINED_WORKLOAD;
+		refused_by = in_force(workload_quarantines.lookup(&workload_cgroup_id));
+		if (refused_by)
+			return refused_by;
+	}
+	if (policy & NSP_WORKLOAD_HAS_BLOCKS) {
+		*reason = NSP_REASON_BLOCKED_DESTINATION;
+		refused_by = block_of(workload_cgroup_id, address, port, protocol);
+		if (refused_by)
+			return refused_by;
+	}
+	*reason = NSP_REASON_NONE;
+	return 0;
+}
+
+static __always_inline void mark_first_refusal(struct nsp_enforcement *enforcement)
+{
+	if (!enforcement->first_refused_ns)
+		__sync_val_compare_and_swap(&enforcement->first_refused_ns, 0,
+					    bpf_ktime_get_boot_ns());
+}
+
+static __always_inline int refusal_is_reported(u64 refused_before)
+{
+	return refused_before < NSP_REFUSALS_REPORTED_EACH ||
+	       refused_before % NSP_REFUSALS_REPORTED_ONE_IN == 0;
+}
+
+/* Counts a refused call; true when it is to be reported as an event too. */
+static __always_inline int refuse_call(struct nsp_enforcement *enforcement)
+{
+	mark_first_refusal(enforcement);
+	return refusal_is_reported(__sync_fetch_and_add(&enforcement->refused_calls, 1));
+}
+
+/* Counts a dropped packet; true when it is to be reported (the caller: once a socket). */
+static __always_inline int refuse_packet(struct nsp_enforcement *enforcement, u64 bytes)
+{
+	mark_first_refusal(enforcement);
+	__sync_fetch_and_add(&enforcement->refused_bytes, bytes);
+	return refusal_is_reported(__sync_fetch_and_add(&enforcement->refused_packets, 1));
+}
+
+#endif

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/*
+ * connect, sendmsg and bind: decided before anything leaves, in the caller's own
+ * context, so that the caller gets EPERM and is named rightly. Each allowed call
+ * makes the caller the socket's owner.
+ */
+#include "flow.h"
+
+#define NSP_CALL_ALLOWED 1
+#define NSP_CALL_REFUSED 0 /* the kernel answers EPERM */
+
+static __always_inline void addresses_of_call(struct bpf_sock_addr *ctx, u32 family,
+					      u8 *address)
+{
+	u32 words[4];
+
+	if (family == NSP_AF_INET) {
+		words[0] = ctx->user_ip4;
+		map_ipv4(address, words);
+		return;
+	}
+	words[0] = ctx->user_ip6[0];
+	words[1] = ctx->user_ip6[1];
+	words[2] = ctx->user_ip6[2];
+	words[3] = ctx->user_ip6[3];
+	__builtin_memcpy(address, words, sizeof(words));
+}
+
+/* The socket's own end, as far as it is bound already. */
+static __always_inline void local_end(struct bpf_sock *sk, struct nsp_flow_event *flow)
+{
+	u32 words[4];
+
+	flow->local_port = sk->src_port;
+	if (sk->family == NSP_AF_INET) {
+		words[0] = sk->src_ip4;
+		map_ipv4(flow->local_address, words);
+		return;
+	}
+	words[0] = sk->src_ip6[0];
+	words[1] = sk->src_ip6[1];
+	words[2] = sk->src_ip6[2];
+	words[3] = sk->src_ip6[3];
+	__builtin_memcpy(flow->local_address, words, sizeof(words));
+}
+
+static __always_inline void flow_of_call(struct bpf_sock_addr *ctx, u32 family, u16 hook,
+					 struct nsp_flow_event *flow)
+{
+	u32 protocol = ctx->protocol;
+
+	flow->hook = hook;
+	flow->cookie = bpf_get_socket_cookie(ctx);
+	flow->protocol = protocol == IPPROTO_MPTCP ? IPPROTO_TCP : protocol;
+	if (hook == NSP_EVENT_BIND) {
+		addresses_of_call(ctx, family, flow->local_address);
+		flow->local_port = bpf_ntohs(ctx->user_port);
+		flow->family = family == NSP_AF_INET || is_mapped(flow->local_address) ? 4 : 6;
+		return;
+	}
+	addresses_of_call(ctx, family, flow->remote_address);
+	flow->remote_port = bpf_ntohs(ctx->user_port);
+	flow->family = family == NSP_AF_INET || is_mapped(flow->remote_address) ? 4 : 6;
+	local_end(ctx->sk, flow);
+}
+
+static __always_inline int same_destination(const struct nsp_socket *socket,
+					    const struct nsp_flow_event *flow)
+{
+	const u64 *last = (const u64 *)socket->last_address;
+	const u64 *now = (const u64 *)flow->remote_address;
+
+	return last[0] == now[0] && last[1] == now[1] && socket->last_port == flow->remote_port;
+}
+
+static __always_inline void remember_destination(struct nsp_socket *socket,
+						 const struct nsp_flow_event *flow)
+{
+	__builtin_memcpy(socket->last_address, flow->remote_address, sizeof(socket->last_address));
+	socket->last_port = flow->remote_port;
+}
+
+/* A loop over one refused destination is one event; the enforcement counts every call. */
+static __always_inline int refusal_is_new(struct nsp_socket *socket,
+					  const struct nsp_flow_event *flow)
+{
+	if (!socket)
+		return 1;
+	if (socket->flags & NSP_SOCKET_CALL_REFUSED && same_destination(socket, flow))
+		return 0;
+	socket->flags |= NSP_SOCKET_CALL_REFUSED;
+	remember_destination(socket, flow);
+	return 1;
+}
+
+/* Makes the caller the owner. True when the call is an event. */
+static __always_inline int take_socket(struct nsp_socket *socket, const struct nsp_caller *caller,
+				       const struct nsp_flow_event *flow)
+{
+	int reported = flow->hook == NSP_EVENT_CONNECT;
+
+	if (!socket)
+		return flow->hook != NSP_EVENT_BIND;
+	own_socket(socket, caller);
+	if (flow->hook == NSP_EVENT_BIND)
+		return 0;
+	if (flow->hook == NSP_EVENT_CONNECT) {
+		socket->since_ns = bpf_ktime_get_boot_ns();
+		socket->direction = NSP_DIRECTION_OUT;
+	} else {
+		reported = socket->flags & NSP_SOCKET_CALL_REFUSED || !same_destination(socket, flow);
+	}
+	socket->flags &= ~NSP_SOCKET_CALL_REFUSED;
+	remember_destination(socket, flow);
+	return reported;
+}
+
+static __always_inline int decide_call(struct bpf_sock_addr *ctx, u32 family, u16 hook)
+{
+	struct nsp_flow_event flow = {};
+	struct nsp_caller caller;
+	struct nsp_enforcement *refused_by;
+	struct nsp_socket *socket;
+	int reported;
+
+	flow_of_call(ctx, family, hook, &flow);
+	identify_caller(&caller);
+	socket = sockets.sk_storage_get(ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!socket)
+		count(NSP_COUNTER_SOCKET_STORAGE);
+	refused_by = decide(&caller.quarantine_root, caller.workload_cgroup_id, flow.remote_address,
+			    flow.remote_port, flow.protocol, &flow.reason);
+	if (refused_by) {
+		refuse_flow(&flow, refused_by);
+		reported = refuse_call(refused_by) && refusal_is_new(socket, &flow);
+	} else {
+		reported = take_socket(socket, &caller, &flow);
+	}
+	if (reported)
+		emit_flow(&flow, hook, &caller.key, caller.cgroup_id, caller.tid);
+	return refused_by ? NSP_CALL_REFUSED : NSP_CALL_ALLOWED;
+}
+
+int connect4(struct bpf_sock_addr *ctx)
+{
+	return decide_call(ctx, NSP_AF_INET, NSP_EVENT_CONNECT);
+}
+
+int connect6(struct bpf_sock_addr *ctx)
+{
+	return decide_call(ctx, NSP_AF_INET6, NSP_EVENT_CONNECT);
+}
+
+int sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return decide_call(ctx, NSP_AF_INET, NSP_EVENT_SENDMSG);
+}
+
+int sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return decide_call(ctx, NSP_AF_INET6, NSP_EVENT_SENDMSG);
+}
+
+int bind4(struct bpf_sock_addr *ctx)
+{
+	return decide_call(ctx, NSP_AF_INET, NSP_EVENT_BIND);
+}
+
+int bind6(struct bpf_sock_addr *ctx)
+{
+	return decide_call(ctx, NSP_AF_INET6, NSP_EVENT_BIND);
+}
