@@ -16,7 +16,8 @@ BPF_PERCPU_ARRAY(cgroup_scratch, struct nsp_cgroup_scratch, 1);
 
 static __always_inline u32 hierarchy_of(u64 cgroup)
 {
-	return read_u32(read_u64(cgroup + NSP_OFF_cgroup__root) + NSP_OFF_cgroup_root__hierarchy_id);
+	return read_u32(read_u64(cgroup + NSP_OFF_cgroup__root) +
+			NSP_OFF_cgroup_root__hierarchy_id);
 }
 
 /* 0 for the root of the hierarchy. */

@@ -118,7 +118,8 @@ static __always_inline void fill_namespaces(struct nsp_exec_event *event, u64 ta
 		return;
 	upid = pid + NSP_OFF_pid__numbers +
 	       (u64)read_u32(pid + NSP_OFF_pid__level) * NSP_UPID_BYTES;
-	event->pid_ns = read_u32(read_u64(upid + NSP_OFF_upid__ns) + NSP_OFF_pid_namespace__ns_inum);
+	event->pid_ns =
+		read_u32(read_u64(upid + NSP_OFF_upid__ns) + NSP_OFF_pid_namespace__ns_inum);
 }
 
 /* Remote end of the first INET stream; the others only show by their kind. */

@@ -9,7 +9,6 @@
 #include "address.h"
 #include "policy.h"
 
-
 /* The process a call hook runs for; not to be asked for in packet hooks. */
 struct nsp_caller {
 	struct nsp_process_key key;

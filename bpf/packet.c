@@ -145,8 +145,8 @@ static __always_inline u64 workload_of_socket(struct nsp_socket *socket)
 static __always_inline int drop_packet(struct __sk_buff *skb, struct nsp_socket *socket,
 				       struct nsp_flow_event *flow, struct nsp_enforcement *by)
 {
-	u8 flag = flow->direction == NSP_DIRECTION_OUT ? NSP_SOCKET_EGRESS_REFUSED :
-							 NSP_SOCKET_INGRESS_REFUSED;
+	u8 flag = flow->direction == NSP_DIRECTION_OUT ? NSP_SOCKET_EGRESS_REFUSED
+						       : NSP_SOCKET_INGRESS_REFUSED;
 	int reported = refuse_packet(by, skb->len);
 
 	if (!reported || socket->flags & flag)
@@ -203,8 +203,8 @@ static __always_inline int handle_packet(struct __sk_buff *skb, u8 direction)
 	if (socket && socket->flags & NSP_SOCKET_OWNED &&
 	    decide_packet(skb, direction, socket, &headers) == NSP_PACKET_DROPPED)
 		return NSP_PACKET_DROPPED;
-	is_dns = (direction == NSP_DIRECTION_OUT ? headers.destination_port : headers.source_port) ==
-		 NSP_DNS_PORT;
+	is_dns = (direction == NSP_DIRECTION_OUT ? headers.destination_port
+						 : headers.source_port) == NSP_DNS_PORT;
 	if (!is_dns || !headers.payload_bytes)
 		return NSP_PACKET_ALLOWED;
 	if (!socket)

@@ -75,7 +75,8 @@ static __always_inline int packet_recall(struct __sk_buff *skb, u8 direction,
 	packet->family = kind & 0xff;
 	packet->protocol = kind >> 8 & 0xff;
 	packet->cookie = bpf_get_socket_cookie(skb);
-	if (packet_addresses(skb, packet->family, out ? packet->local_address : packet->remote_address,
+	if (packet_addresses(skb, packet->family,
+			     out ? packet->local_address : packet->remote_address,
 			     out ? packet->remote_address : packet->local_address))
 		return -1;
 	if (!sk)

@@ -9,8 +9,7 @@
 #define NSP_CALL_ALLOWED 1
 #define NSP_CALL_REFUSED 0 /* the kernel answers EPERM */
 
-static __always_inline void addresses_of_call(struct bpf_sock_addr *ctx, u32 family,
-					      u8 *address)
+static __always_inline void addresses_of_call(struct bpf_sock_addr *ctx, u32 family, u8 *address)
 {
 	u32 words[4];
 
@@ -108,7 +107,8 @@ static __always_inline int take_socket(struct nsp_socket *socket, const struct n
 		socket->since_ns = bpf_ktime_get_boot_ns();
 		socket->direction = NSP_DIRECTION_OUT;
 	} else {
-		reported = socket->flags & NSP_SOCKET_CALL_REFUSED || !same_destination(socket, flow);
+		reported =
+			socket->flags & NSP_SOCKET_CALL_REFUSED || !same_destination(socket, flow);
 	}
 	socket->flags &= ~NSP_SOCKET_CALL_REFUSED;
 	remember_destination(socket, flow);

@@ -90,7 +90,8 @@ enum nsp_counter {
 	NSP_COUNTER_DNS_TCP_SEGMENTED = 9, /* a DNS message over TCP that is not one segment */
 	NSP_COUNTER_DNS_TOO_LONG = 10, /* longer than NSP_DNS_MESSAGE_MAX_BYTES: cut */
 	NSP_COUNTER_PATH_TRUNCATED = 11,
-	NSP_COUNTER_PACKET_UNPARSED = 12, /* IP header or extension headers beyond what is followed */
+	NSP_COUNTER_PACKET_UNPARSED =
+		12, /* IP header or extension headers beyond what is followed */
 	NSP_COUNTER_TAIL_CALL = 13, /* a tail call did not happen */
 	NSP_COUNTER_MAX = 32,
 };

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/*
+ * What a DNS question and a DNS answer have in common: finding the message in the
+ * packet, copying it, reading its header and its question section.
+ *
+ * A verifier as old as 6.1 has to see each bound, so every access to the message goes
+ * through message_u8() or message_u16() and the walks keep their position in map
+ * memory: values the verifier forgets need not be proved again for each round.
+ */
+#ifndef NSP_DNS_MESSAGE_H
+#define NSP_DNS_MESSAGE_H
+
+#include "bounds.h"
+#include "emit.h"
+#include "flow.h"
+#include "packet.h"
+
+#define NSP_DNS_HEADER_BYTES 12
+#define NSP_DNS_QUESTION_TAIL_BYTES 4 /* type and class after the question's name */
+#define NSP_DNS_RECORD_HEADER_BYTES 10 /* type, class, TTL, RDATA length */
+#define NSP_DNS_TCP_LENGTH_BYTES 2
+#define NSP_DNS_LABEL_MAX_BYTES 63
+#define NSP_DNS_NAME_MAX_BYTES 255 /* RFC 1035, with the length bytes and the root */
+#define NSP_DNS_NAME_MAX_LABELS 128 /* what 255 bytes can hold, the root included */
+#define NSP_DNS_POINTER 0xc0 /* the two top bits of a compression pointer */
+#define NSP_DNS_CLASS_IN 1
+#define NSP_DNS_FLAG_RESPONSE 0x8000
+#define NSP_DNS_OPCODE_MASK 0x7800
+
+/* A masked offset plus a record header may lie past the end by this much. */
+#define NSP_DNS_MESSAGE_SLACK_BYTES 16
+
+struct nsp_dns_walk {
+	u64 busy; /* taken by a program that runs now; BCC has atomics for 64 bits only */
+	u32 position; /* in the message */
+	u32 remaining; /* answer records not yet walked */
+};
+
+/* For numbers in map memory: read and written where it is said, never kept in a register. */
+static __always_inline u32 recall(const u32 *place)
+{
+	return *(const volatile u32 *)place;
+}
+
+static __always_inline void remember(u32 *place, u32 value)
+{
+	*(volatile u32 *)place = value;
+}
+
+/* `field` is a constant below the slack; callers check the offset against the length. */
+static __always_inline u32 message_u8(const u8 *message, u32 offset, u32 field)
+{
+	return message[masked_index(offset, NSP_DNS_MESSAGE_MAX_BYTES) + field];
+}
+
+static __always_inline u32 message_u16(const u8 *message, u32 offset, u32 field)
+{
+	return message_u8(message, offset, field) << 8 | message_u8(message, offset, field + 1);
+}
+
+/* Returns 1 when this program may use the scratch. */
+static __always_inline int take(struct nsp_dns_walk *walk)
+{
+	return __sync_val_compare_and_swap(&walk->busy, 0, 1) == 0;
+}
+
+static __always_inline void give_back(struct nsp_dns_walk *walk)
+{
+	*(volatile u64 *)&walk->busy = 0;
+}
+
+/*
+ * Finds the message in the payload: returns its length, and its offset in *offset, or
+ * 0 when there is nothing to parse. Over TCP only a segment that is exactly one
+ * message is read, since nothing here puts segments together.
+ */
+static __always_inline u32 dns_locate(struct __sk_buff *skb, const struct nsp_packet *packet,
+				      u32 *offset)
+{
+	u32 bytes = packet->payload_bytes;
+	u8 length[NSP_DNS_TCP_LENGTH_BYTES];
+
+	*offset = packet->payload_offset;
+	if (packet->protocol == NSP_IPPROTO_TCP) {
+		if (!bytes)
+			return 0;
+		if (bytes <= NSP_DNS_TCP_LENGTH_BYTES ||
+		    bpf_skb_load_bytes(skb, *offset, length, sizeof(length)) ||
+		    ((u32)length[0] << 8 | length[1]) != bytes - NSP_DNS_TCP_LENGTH_BYTES) {
+			count(NSP_COUNTER_DNS_TCP_SEGMENTED);
+			return 0;
+		}
+		*offset += NSP_DNS_TCP_LENGTH_BYTES;
+		bytes -= NSP_DNS_TCP_LENGTH_BYTES;
+	}
+	if (bytes < NSP_DNS_HEADER_BYTES) {
+		count(NSP_COUNTER_DNS_MALFORMED);
+		return 0;
+	}
+	return bytes;
+}
+
+/* Everything of the event but the header, the record table and what the walks find. */
+static __always_inline void dns_describe(struct nsp_dns_event *event,
+					 const struct nsp_packet *packet, u32 message_bytes)
+{
+	__builtin_memset(event, 0, sizeof(*event));
+	event->cookie = packet->cookie;
+	__builtin_memcpy(event->local_address, packet->local_address, 16);
+	__builtin_memcpy(event->remote_address, packet->remote_address, 16);
+	event->local_port = packet->local_port;
+	event->remote_port = packet->remote_port;
+	event->family = packet->family;
+	event->protocol = packet->protocol;
+	if (message_bytes > NSP_DNS_MESSAGE_MAX_BYTES) {
+		event->parse_flags = NSP_DNS_TRUNCATED_COPY;
+		message_bytes = NSP_DNS_MESSAGE_MAX_BYTES;
+		count(NSP_COUNTER_DNS_TOO_LONG);
+	}
+	event->message_bytes = message_bytes;
+}
+
+/* The length again, so that every verifier sees 1..NSP_DNS_MESSAGE_MAX_BYTES. */
+static __always_inline u64 message_length(const struct nsp_dns_event *event)
+{
+	return clamped_length(event->message_bytes, NSP_DNS_MESSAGE_MAX_BYTES);
+}
+
+/* Copies the message and reads its header. Returns 0 when it is a DNS message. */
+static __always_inline int dns_copy(struct __sk_buff *skb, u32 offset, u32 response,
+				    struct nsp_dns_event *event, u8 *message)
+{
+	if (bpf_skb_load_bytes(skb, offset, message, message_length(event)))
+		return -1;
+	event->dns_id = message_u16(message, 0, 0);
+	event->dns_flags = message_u16(message, 0, 2);
+	event->answer_count = message_u16(message, 0, 6);
+	if ((event->dns_flags & (NSP_DNS_FLAG_RESPONSE | NSP_DNS_OPCODE_MASK)) != response)
+		return -1;
+	return message_u16(message, 0, 4) == 1 ? 0 : -1;
+}
+
+/* What ends a walk early: a message that was cut here is not the sender's fault. */
+static __always_inline void dns_stop(struct nsp_dns_event *event)
+{
+	if (event->parse_flags & NSP_DNS_TRUNCATED_COPY)
+		return;
+	event->parse_flags |= NSP_DNS_MALFORMED;
+	count(NSP_COUNTER_DNS_MALFORMED);
+}
+
+/*
+ * Walks the question's name label by label. Returns its bytes with the root, or 0:
+ * too long, cut, or compressed, which a question's name never is.
+ */
+static __always_inline u32 dns_name_bytes(struct nsp_dns_walk *walk, const u8 *message,
+					  u32 message_bytes)
+{
+	remember(&walk->position, NSP_DNS_HEADER_BYTES);
+#pragma clang loop unroll(disable)
+	for (u32 label = 0; label < NSP_DNS_NAME_MAX_LABELS; label++) {
+		u32 position = recall(&walk->position);
+		u32 length;
+
+		if (position >= message_bytes ||
+		    position >= NSP_DNS_HEADER_BYTES + NSP_DNS_NAME_MAX_BYTES)
+			return 0;
+		length = message_u8(message, position, 0);
+		if (!length)
+			return position + 1 - NSP_DNS_HEADER_BYTES;
+		if (length > NSP_DNS_LABEL_MAX_BYTES)
+			return 0;
+		remember(&walk->position, position + 1 + length);
+	}
+	return 0;
+}
+
+/* Fills name and type, and leaves walk->position at the answers. Returns 0, or -1. */
+static __always_inline int dns_question_section(struct nsp_dns_walk *walk,
+						struct nsp_dns_event *event, const u8 *message)
+{
+	u32 message_bytes = message_length(event);
+	u32 name_bytes = dns_name_bytes(walk, message, message_bytes);
+	u32 end = NSP_DNS_HEADER_BYTES + name_bytes + NSP_DNS_QUESTION_TAIL_BYTES;
+
+	if (!name_bytes || end > message_bytes) {
+		dns_stop(event);
+		return -1;
+	}
+	event->name_bytes = name_bytes;
+	event->question_type = message_u16(message, NSP_DNS_HEADER_BYTES + name_bytes, 0);
+	remember(&walk->position, end);
+	return 0;
+}
+
+#endif
