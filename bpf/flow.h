@@ -74,7 +74,8 @@ static __always_inline void flow_from_sock(struct nsp_flow_event *flow, u64 sk)
 	u16 family = read_u16(sk + NSP_OFF_sock____sk_common_skc_family);
 	u32 ipv4;
 
-	flow->local_port = read_u16(sk + NSP_OFF_sock____sk_common_skc_num);
+	/* Not skc_num: that one is cleared before the state change to CLOSE is told. */
+	flow->local_port = bpf_ntohs(read_u16(sk + NSP_OFF_inet_sock__inet_sport));
 	flow->remote_port = bpf_ntohs(read_u16(sk + NSP_OFF_sock____sk_common_skc_dport));
 	flow->protocol = read_u16(sk + NSP_OFF_sock__sk_protocol);
 	flow->family = 4;

@@ -184,9 +184,6 @@
 #ifndef NSP_OFF_sock____sk_common_skc_flags
 #error "NSP_OFF_sock____sk_common_skc_flags is missing"
 #endif
-#ifndef NSP_OFF_sock____sk_common_skc_num
-#error "NSP_OFF_sock____sk_common_skc_num is missing"
-#endif
 #ifndef NSP_OFF_sock____sk_common_skc_dport
 #error "NSP_OFF_sock____sk_common_skc_dport is missing"
 #endif
@@ -201,6 +198,9 @@
 #endif
 #ifndef NSP_OFF_sock____sk_common_skc_v6_rcv_saddr
 #error "NSP_OFF_sock____sk_common_skc_v6_rcv_saddr is missing"
+#endif
+#ifndef NSP_OFF_inet_sock__inet_sport
+#error "NSP_OFF_inet_sock__inet_sport is missing"
 #endif
 #ifndef NSP_OFF_sock__sk_protocol
 #error "NSP_OFF_sock__sk_protocol is missing"
