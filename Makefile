@@ -8,10 +8,10 @@ SHELL := bash
 PY := .venv/bin/python
 UV ?= uv
 C_FILES := $(wildcard bpf/*.c bpf/*.h bench/load/*.c)
-SH_FILES := tools/setup .ci/run $(wildcard bpf/*.sh)
+SH_FILES := tools/setup tools/test-kernels .ci/run $(wildcard bpf/*.sh)
 PY_TREES := $(wildcard sensor stream_apps schemas nsp demo tests bench)
 
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup demo test check format test-kernels bench lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,10 @@ format: ## Put the code into the form that check wants
 	@.venv/bin/ruff check --fix --quiet || true
 	@.venv/bin/ruff format
 	@.venv/bin/clang-format -i $(C_FILES)
+
+test-kernels: ## Load the programs on other kernels, in QEMU (as root; minutes for each kernel)
+	@tools/setup test
+	@tools/test-kernels
 
 bench: ## Every benchmark, one after the other (as root; minutes)
 	@tools/setup test
