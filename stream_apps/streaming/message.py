@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A message as it came, whichever client read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message.
+
+    Attributes:
+        topic: Topic it is from.
+        partition: Its partition.
+        offset: Its offset.
+        key: Key, None without one.
+        value: Value, None for a tombstone.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return f"{self.topic}/{self.partition}@{self.offset}"

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two topics every stream app reads in whole, beside its share of the events.
+
+``nsp.pods`` from the beginning, loaded before the first event is processed; ``nsp.enforcement-status`` from
+now on. One consumer without a group, in a thread; what it reads is handed to the event loop, so that the
+pipeline is touched by one thread only. A broker that is away is waited for.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+
+from schemas.topics import ENFORCEMENT_STATUS, PODS, TOPICS
+from stream_apps.streaming.errors import StartError, StoppedError
+from stream_apps.streaming.message import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from stream_apps.streaming.connection import KafkaConnection
+
+_log = structlog.get_logger(__name__)
+
+# One question to a broker; asked again without end, because a broker may take its time to come.
+_ASK_TIMEOUT_S: Final = 5.0
+# Also how long a stop can take to be noticed.
+_POLL_S: Final = 0.25
+# Messages handed over at once, so that a topic of 100,000 pods costs few turns of the loop.
+_HANDOVER_MESSAGES: Final = 500
+# What librdkafka may fetch ahead; its 64 MB default would be most of this process.
+_FETCH_AHEAD_KBYTES: Final = 4096
+
+
+class SideTopics:
+    """Reads ``nsp.pods`` and ``nsp.enforcement-status``."""
+
+    def __init__(self, connection: KafkaConnection) -> None:
+        self._consumer = Consumer(
+            connection.librdkafka(
+                group_id="nsp-stream-side-topics",  # required by the client; no group is joined
+                enable_auto_commit=False,
+                enable_partition_eof=True,  # says that all of nsp.pods was read
+                auto_offset_reset="earliest",
+                fetch_wait_max_ms=100,
+                queued_max_messages_kbytes=_FETCH_AHEAD_KBYTES,
+            )
+        )
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._pods_read: set[int] = set()
+
+    def topics(self) -> Mapping[str, int]:
+        """Partitions of each of our topics; waits for a broker.
+
+        Raises:
+            StartError: A topic of the contract does not exist.
+            StoppedError: Stopped while waiting.
+        """
+        said = False
+        while not self._stop.is_set():
+            try:
+                found = self._consumer.list_topics(timeout=_ASK_TIMEOUT_S).topics
+            except KafkaException as error:
+                if not said:
+                    _log.warning("waiting for Kafka", reason=str(error.args[0]))
+                    said = True
+                self._stop.wait(_POLL_S)
+                continue
+            if missing := [name for name in TOPICS if name not in found]:
+                raise StartError(f"Kafka has no topic {', '.join(missing)}: run `nsp topics create`")
+            return {name: len(found[name].partitions) for name in TOPICS}
+        raise StoppedError("stopped while waiting for Kafka")
+
+    def load(self, partitions: Mapping[str, int], take: Callable[[Message], None]) -> int:
+        """Read ``nsp.pods`` up to its end as it is now; then :meth:`start` goes on from there.
+
+        Args:
+            partitions: As :meth:`topics` says.
+            take: Called with each message, in this thread.
+
+        Returns:
+            How many messages there were.
+
+        Raises:
+            StoppedError: Stopped while loading.
+        """
+        pods = range(partitions[PODS.name])
+        statuses = range(partitions[ENFORCEMENT_STATUS.name])
+        self._consumer.assign(
+            [TopicPartition(PODS.name, each, OFFSET_BEGINNING) for each in pods]
+            + [TopicPartition(ENFORCEMENT_STATUS.name, each, OFFSET_END) for each in statuses]
+        )
+        count = 0
+        while not self._stop.is_set():
+            for message in self._read():
+                take(message)
+                count += message.topic == PODS.name
+            if self._pods_read >= set(pods):
+                return count
+        raise StoppedError("stopped while loading pods")
+
+    def start(self, take: Callable[[list[Message]], None]) -> None:
+        """Go on reading in a thread; ``take`` is called in that thread."""
+        self._thread = threading.Thread(target=self._run, args=(take,), name="side-topics", daemon=True)
+        self._thread.start()
+
+    def interrupt(self) -> None:
+        """Let whatever waits for the broker end with :class:`StoppedError`; safe in a signal handler."""
+        if not self._thread:
+            self._stop.set()
+
+    def stop(self) -> None:
+        """Stop reading and close."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+            self._consumer.close()
+
+    def _run(self, take: Callable[[list[Message]], None]) -> None:
+        while not self._stop.is_set():
+            if messages := self._read():
+                take(messages)
+
+    def _read(self) -> list[Message]:
+        received: list[Any] = self._consumer.consume(_HANDOVER_MESSAGES, _POLL_S)
+        messages = []
+        for each in received:
+            error = each.error()
+            if error is None:
+                messages.append(
+                    Message(each.topic(), each.partition(), each.offset(), each.key(), each.value())
+                )
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client names it so
+                if each.topic() == PODS.name:
+                    self._pods_read.add(each.partition())
+            else:
+                _log.warning("reading a side topic", topic=each.topic(), reason=error.str())
+        return messages

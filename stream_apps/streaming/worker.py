@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens to one message of ``nsp.events``.
+
+Decode, ask the pipeline, hand enforcement over first and alerts after it. A message that cannot be used
+becomes a dead letter with the place and the reason, is counted, and the next one is taken: no message stops
+the app. An error of the output side is not the message's fault and is raised.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import structlog
+
+from schemas.codec import decode_as, encode
+from schemas.errors import SchemaError
+from schemas.partition import partition_for
+from schemas.subject import enforcement_key
+from schemas.topics import ALERTS, DEAD_LETTER, DEAD_LETTER_VALUE_MAX_BYTES, ENFORCEMENT, EVENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from schemas.signing import SigningKey
+    from stream_apps.streaming.message import Message
+    from stream_apps.streaming.metrics import Metrics
+
+_log = structlog.get_logger(__name__)
+
+# Of a dead letter's key; ours are shorter, and the letter must fit beside its value.
+DEAD_LETTER_KEY_MAX_BYTES: Final = 4096
+# Of the text of an error, which may quote hostile input at length.
+REASON_MAX_CHARACTERS: Final = 1000
+_NS_PER_S: Final = 1_000_000_000
+
+
+class Decided(Protocol):
+    """What a pipeline makes of a batch."""
+
+    @property
+    def alerts(self) -> Sequence[Mapping[str, Any]]:
+        """``Alert`` records."""
+
+    @property
+    def enforcements(self) -> Sequence[Mapping[str, Any]]:
+        """``Enforcement`` records, not signed yet."""
+
+
+class Decider(Protocol):
+    """The pure part: correlate, detect, respond."""
+
+    def process(self, batch: dict[str, Any], now_ns: int, *, replaying: bool = False) -> Decided:
+        """Take a batch; with ``replaying`` only remember it."""
+
+
+class Sender(Protocol):
+    """Where outputs go."""
+
+    async def send(self, topic: str, key: bytes, value: bytes, partition: int = -1) -> None:
+        """Hand one over; waits, never drops."""
+
+
+class Worker:
+    """Handles messages, one at a time."""
+
+    def __init__(
+        self,
+        pipeline: Decider,
+        outputs: Sender,
+        signing_key: SigningKey,
+        enforcement_partitions: int,
+        metrics: Metrics,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """Wire it.
+
+        Args:
+            pipeline: What decides.
+            outputs: Where alerts, enforcement and dead letters go.
+            signing_key: What enforcement is signed with.
+            enforcement_partitions: Partitions of ``nsp.enforcement``.
+            metrics: Figures.
+            now_ns: Wall clock.
+        """
+        self._pipeline = pipeline
+        self._outputs = outputs
+        self._signing_key = signing_key
+        self._enforcement_partitions = enforcement_partitions
+        self._metrics = metrics
+        self._now_ns = now_ns
+
+    async def handle(self, message: Message) -> None:
+        """Process one message; on return its outputs are handed over.
+
+        Raises:
+            StreamError: An output is refused for good.
+        """
+        began = time.perf_counter()
+        batch = await self._decoded(message)
+        if batch is None:
+            return
+        try:
+            decided = self._pipeline.process(batch, self._now_ns())
+        except Exception as error:  # noqa: BLE001 - whatever a batch triggers, the next one is processed
+            await self.bury(message, getattr(error, "stage", "detect"), error)
+            return
+        self._measure(batch, time.perf_counter() - began)
+        for enforcement in decided.enforcements:
+            await self._enforce(message, enforcement)
+        for alert in decided.alerts:
+            await self._alert(message, alert)
+        self._metrics.messages.labels(message.topic, "processed").inc()
+
+    def remember(self, message: Message) -> None:
+        """Let the pipeline see a batch again that was decided before a restart; nothing comes of it.
+
+        What cannot be used now could not be used then, and is in the dead letters already.
+        """
+        try:
+            batch = decode_as(EVENTS.value, message.value or b"")
+            self._pipeline.process(batch, self._now_ns(), replaying=True)
+        except Exception as error:  # noqa: BLE001 - as in handle
+            _log.info("message passed over while reading back", place=message.place, reason=_reason(error))
+            return
+        self._metrics.replayed.inc()
+
+    async def bury(self, message: Message, stage: str, error: Exception) -> None:
+        """Count a message that cannot be used, and keep it with the reason."""
+        reason = _reason(error)
+        _log.warning("message cannot be used", place=message.place, stage=stage, reason=reason)
+        self._metrics.messages.labels(message.topic, "dead_letter").inc()
+        self._metrics.dead_letters.labels(message.topic, stage).inc()
+        letter = {
+            "topic": message.topic,
+            "partition": message.partition,
+            "offset": message.offset,
+            "key": message.key and message.key[:DEAD_LETTER_KEY_MAX_BYTES],
+            "value": message.value and message.value[:DEAD_LETTER_VALUE_MAX_BYTES],
+            "stage": stage,
+            "reason": reason,
+            "failed_at_ns": self._now_ns(),
+        }
+        await self._outputs.send(DEAD_LETTER.name, message.topic.encode(), encode(DEAD_LETTER.value, letter))
+
+    async def _decoded(self, message: Message) -> dict[str, Any] | None:
+        try:
+            if message.value is None:
+                raise SchemaError("an empty message")  # noqa: TRY301 - one place buries what is not a batch
+            return decode_as(EVENTS.value, message.value)
+        except SchemaError as error:
+            await self.bury(message, "decode", error)
+            return None
+
+    async def _enforce(self, message: Message, enforcement: Mapping[str, Any]) -> None:
+        try:
+            node = enforcement["node"]
+            key = enforcement_key(node, enforcement["subject"])
+            value = self._signing_key.sign(encode("Enforcement", enforcement))
+        except (SchemaError, KeyError) as error:
+            await self.bury(message, "respond", error)
+            return
+        partition = partition_for(node.encode(), self._enforcement_partitions)
+        await self._outputs.send(ENFORCEMENT.name, key, value, partition)
+        self._metrics.enforcements.inc()
+        _log.info(
+            "enforcement issued",
+            node=node,
+            subject=enforcement["subject"],
+            generation=enforcement["generation"],
+            alert_id=enforcement["alert_id"],
+        )
+
+    async def _alert(self, message: Message, alert: Mapping[str, Any]) -> None:
+        try:
+            value = encode(ALERTS.value, alert)
+            key = alert["workload"]["id"].encode()
+            response = alert["response"]
+        except (SchemaError, KeyError, TypeError) as error:
+            await self.bury(message, "respond", error)
+            return
+        await self._outputs.send(ALERTS.name, key, value)
+        self._metrics.alerts.labels(alert["rule_id"], response["action"], response["decision"]).inc()
+        _log.info("alert", alert_id=alert["id"], rule=alert["rule_id"], decision=response["decision"])
+
+    def _measure(self, batch: Mapping[str, Any], took_s: float) -> None:
+        self._metrics.process_seconds.observe(took_s)
+        self._metrics.events.inc(len(batch["events"]))
+        age_ns = self._now_ns() - batch["clock"]["wall_ns"]
+        self._metrics.batch_age_seconds.observe(max(age_ns, 0) / _NS_PER_S)
+
+
+def _reason(error: Exception) -> str:
+    """The error in words, with the innermost place it came from."""
+    text = f"{type(error).__name__}: {error}"
+    if not isinstance(error, SchemaError):
+        frames = traceback.extract_tb(error.__traceback__)
+        if frames:
+            last = frames[-1]
+            text += f" (at {last.filename.rpartition('/')[2]}:{last.lineno} in {last.name})"
+    return text[:REASON_MAX_CHARACTERS]
