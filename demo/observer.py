@@ -36,6 +36,7 @@ class Seen:
     batches: list[dict[str, Any]] = field(default_factory=list)
     alerts: dict[str, dict[str, Any]] = field(default_factory=dict)
     statuses: list[dict[str, Any]] = field(default_factory=list)
+    listening: set[str] = field(default_factory=set)
     events: int = 0
     refusals: int = 0
 
@@ -84,6 +85,10 @@ class Observer:
     def status(self, outcome: str) -> dict[str, Any] | None:
         """Return the first enforcement status with this outcome, or None."""
         return next((status for status in self.read().statuses if status["outcome"] == outcome), None)
+
+    def listens(self, workload_id: str) -> bool:
+        """Return whether a process of this workload has been seen to listen."""
+        return workload_id in self._seen.listening
 
     def first_alert(self) -> dict[str, Any] | None:
         """Return the first alert, or None."""
@@ -139,6 +144,9 @@ class Observer:
             kind = record_name.rpartition(".")[2]
             seen.events += 1
             seen.refusals += kind == "Refusal"
+            if kind == "SocketListen":
+                process = batch["processes"][event["process"]]
+                seen.listening.add(batch["workloads"][process["workload"]]["id"])
             line = describe_event(batch, kind, event, self._names)
             if line is not None:
                 self._lines.append(line)

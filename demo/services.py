@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real pipeline of the demonstration: embedded broker, topics, keys, stream app, sensor."""
+"""The real pipeline beside the hosts: topics' inventory, keys, configuration, stream app, sensor.
+
+The same parts serve the demonstration (embedded broker), the loop benchmark and the chaos tests
+(real Kafka): only the broker's address differs.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from demo.errors import DemoError
-from demo.processes import start_service
+from demo.processes import start_service, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,24 +27,31 @@ if TYPE_CHECKING:
     from demo.cgroups import PodIdentity
 
 COMMAND_TIMEOUT_S = 60
+BROKER_START_S = 20.0
 NODE = "demo-node"
+HTTP_OK = 200
+
+
+def free_address() -> str:
+    """Return a loopback address with a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Files of one run."""
+    """Files and addresses of one run: ``directory`` goes away with it, ``logs`` stays."""
 
     directory: Path
+    logs: Path
+    sensor_metrics: str = field(default_factory=free_address)
+    stream_metrics: str = field(default_factory=free_address)
 
     @property
     def config(self) -> Path:
-        """The stream apps' configuration."""
+        """The stream app's configuration."""
         return self.directory / "stream.yaml"
-
-    @property
-    def inventory(self) -> Path:
-        """The pods' metadata."""
-        return self.directory / "pods.yaml"
 
     @property
     def keys(self) -> Path:
@@ -46,7 +60,8 @@ class Workspace:
 
     def log(self, name: str) -> Path:
         """Return the log file of one process."""
-        return self.directory / f"{name}.log"
+        self.logs.mkdir(parents=True, exist_ok=True)
+        return self.logs / f"{name}.log"
 
 
 def run_nsp(*arguments: str) -> str:
@@ -65,8 +80,8 @@ def run_nsp(*arguments: str) -> str:
     return done.stdout
 
 
-def write_inventory(path: Path, pods: Mapping[str, PodIdentity], addresses: Mapping[str, str]) -> None:
-    """Write the pods' metadata, which a Kubernetes controller would publish, for ``nsp inventory``."""
+def inventory(pods: Mapping[str, PodIdentity], addresses: Mapping[str, str]) -> str:
+    """Return the pods' metadata, which a Kubernetes controller would publish, as YAML (JSON is YAML)."""
     documents = [
         {
             "uid": pod.uid,
@@ -78,13 +93,11 @@ def write_inventory(path: Path, pods: Mapping[str, PodIdentity], addresses: Mapp
             "service_account": "default",
             "node": NODE,
             "ips": [addresses[name]],
-            "containers": [
-                {"id": pod.container_id, "name": name, "image": f"registry.example/shop/{name}:1.0"}
-            ],
+            "containers": [{"id": pod.container_id, "name": name, "image": f"registry.example/shop/{name}:1.0"}],
         }
         for name, pod in pods.items()
     ]
-    path.write_text(json.dumps({"pods": documents}, indent=2))  # JSON is YAML
+    return json.dumps({"pods": documents}, indent=2)
 
 
 def environment() -> dict[str, str]:
@@ -95,13 +108,41 @@ def environment() -> dict[str, str]:
 def start_broker(workspace: Workspace) -> tuple[subprocess.Popen[str], str]:
     """Start the embedded broker with all topics; return it and its address."""
     address_file = workspace.directory / "broker.address"
+    command = [sys.executable, "-m", "nsp.embedded_broker", "--address-file", str(address_file)]
     with workspace.log("broker").open("w") as log:
-        process = start_service(
-            [sys.executable, "-m", "nsp.embedded_broker", "--address-file", str(address_file)],
-            environment(),
-            log,
-        )
-    from demo.processes import wait_until  # noqa: PLC0415
-
-    wait_until("the embedded broker", lambda: address_file.exists() and bool(address_file.read_text()), 20.0, {"broker": process})
+        process = start_service(command, environment(), log)
+    wait_until("the embedded broker", address_file.exists, BROKER_START_S, {"embedded broker": process})
     return process, address_file.read_text().strip()
+
+
+def start_sensor(workspace: Workspace, brokers: str, cgroup_root: Path, pins: str) -> subprocess.Popen[str]:
+    """Start the sensor on the run's own cgroup subtree and pins."""
+    command = [
+        sys.executable, "-m", "sensor", "--node", NODE, "--brokers", brokers,
+        "--cgroup-root", str(cgroup_root), "--pin-directory", pins,
+        "--metrics-address", workspace.sensor_metrics,
+        "--enforcement-public-key", str(workspace.keys / "enforcement.pub.pem"),
+    ]  # fmt: skip
+    with workspace.log("sensor").open("a") as log:
+        return start_service(command, environment(), log)
+
+
+def start_stream(workspace: Workspace) -> subprocess.Popen[str]:
+    """Start the stream app."""
+    command = [sys.executable, "-m", "stream_apps", "--config", str(workspace.config)]
+    with workspace.log("stream").open("a") as log:
+        return start_service(command, environment(), log)
+
+
+def unload(pins: str) -> None:
+    """Detach everything the sensor left in the kernel."""
+    run_nsp("sensor", "unload", "--pin-directory", pins)
+
+
+def is_healthy(address: str) -> bool:
+    """Return whether ``/healthz`` at the address answers 200."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/healthz", timeout=2) as response:
+            return bool(response.status == HTTP_OK)
+    except (urllib.error.URLError, OSError):
+        return False
