@@ -15,7 +15,7 @@ Faust 0.15 is pinned: this file overrides a handful of its internals, each for a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
 
 from faust.transport.drivers import aiokafka as driver
 
@@ -111,5 +111,5 @@ class DeliveringProducer(driver.Producer):
 class StrictTransport(driver.Transport):
     """The transport with both."""
 
-    Consumer: type[ConsumerT] = StrictConsumer
-    Producer: type[ProducerT] = DeliveringProducer
+    Consumer: ClassVar[type[ConsumerT]] = StrictConsumer
+    Producer: ClassVar[type[ProducerT]] = DeliveringProducer

@@ -30,6 +30,7 @@ _PROCESS_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0
 _DELAY_BUCKETS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0)
 # A client that sends nothing must not hold a thread for ever.
 _CLIENT_TIMEOUT_S: Final = 5.0
+_TEXT: Final = "text/plain; charset=utf-8"
 
 
 class Metrics:
@@ -136,11 +137,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, CONTENT_TYPE_LATEST, generate_latest(self.shown.registry))
         elif self.path == "/healthz":
             problem = self.ask()
-            self._answer(
-                503 if problem else 200, "text/plain; charset=utf-8", f"{problem or 'ok'}\n".encode()
-            )
+            self._answer(503 if problem else 200, _TEXT, f"{problem or 'ok'}\n".encode())
         else:
-            self._answer(404, "text/plain; charset=utf-8", b"/metrics or /healthz\n")
+            self._answer(404, _TEXT, b"/metrics or /healthz\n")
 
     def _answer(self, status: int, content_type: str, body: bytes) -> None:
         self.send_response(status)

@@ -9,7 +9,7 @@ and by time: what cannot be read back costs a name in an alert, not an alert, si
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -95,7 +95,8 @@ class ReadBack:
         """Read some; partitions that are read to their end leave ``ends``."""
         oldest_ms = (self._wall_s() - self._window_s) * _MS_PER_S
         chunk = []
-        for each in consumer.consume(_CHUNK_MESSAGES, _POLL_S):
+        received: list[Any] = consumer.consume(_CHUNK_MESSAGES, _POLL_S)
+        for each in received:
             partition = each.partition()
             error = each.error()
             if error is not None:

@@ -101,6 +101,7 @@ class Runtime:
         self._read_back = ReadBack(settings.connection, settings.group, settings.window_s)
         self._worker: Worker | None = None
         self._stopping = asyncio.Event()
+        self._failed = asyncio.Event()
         self._phase: str | None = "waiting for Kafka"
         self._ticked = time.monotonic()
 
@@ -187,7 +188,7 @@ class Runtime:
         waits = [
             asyncio.create_task(self._stopping.wait()),
             asyncio.create_task(self._ended(app)),
-            asyncio.create_task(self._outputs_failed()),
+            asyncio.create_task(self._failed.wait()),
         ]
         try:
             await app.start()
@@ -212,10 +213,6 @@ class Runtime:
 
     async def _ended(self, app: StreamApp) -> None:
         await app.wait_until_stopped()
-
-    async def _outputs_failed(self) -> None:
-        while not self._outputs.failure:
-            await asyncio.sleep(_TICK_S)
 
     def _load(self, message: Message, spoilt: list[tuple[Message, SchemaError]]) -> None:
         try:
@@ -260,6 +257,8 @@ class Runtime:
         with suppress(asyncio.CancelledError):
             while True:
                 self._outputs.poll()
+                if self._outputs.failure:
+                    self._failed.set()
                 self._metrics.output_queue.set(self._outputs.waiting)
                 self._ticked = time.monotonic()
                 await asyncio.sleep(_TICK_S)
