@@ -8,7 +8,7 @@ SHELL := bash
 PY := .venv/bin/python
 UV ?= uv
 C_FILES := $(wildcard bpf/*.c bpf/*.h bench/load/*.c)
-SH_FILES := tools/setup tools/test-kernels .ci/run $(wildcard bpf/*.sh)
+SH_FILES := tools/setup .ci/run $(wildcard bpf/*.sh tests/kernels/*.sh)
 PY_TREES := $(wildcard sensor stream_apps schemas nsp demo tests bench)
 
 .PHONY: help setup demo test check format test-kernels bench lock clean
@@ -46,7 +46,7 @@ format: ## Put the code into the form that check wants
 
 test-kernels: ## Load the programs on other kernels, in QEMU (as root; minutes for each kernel)
 	@tools/setup test
-	@tools/test-kernels
+	@tests/kernels/run.sh
 
 bench: ## Every benchmark, one after the other (as root; minutes)
 	@tools/setup test
