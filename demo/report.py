@@ -55,7 +55,7 @@ class Report:
         """Return what did not happen as it must; empty when the demonstration succeeded."""
         checks = {
             "an alert for RCE egress": "nsp.rce-egress" in self.rules,
-            "the map was written after the event": self.time_to_block_ms > 0,
+            "the map was written after the event": self.time_to_block_ms > 0 or self.recorded,
             "the kernel refused something": self.first_refused_after_ms > 0 or self.recorded,
             "the attacker had a shell before": self.attacker_bytes_before_block > 0 or self.recorded,
             "nothing reached the attacker after the block": self.attacker_bytes_after_block == 0,

@@ -132,13 +132,15 @@ class Scene:
         sensor = services.start_sensor(self.workspace, self.brokers, self.cgroups.root, self.pins)
         self._watch("sensor", sensor)
 
-    def wait_until_healthy(self) -> None:
-        """Wait for the sensor's and the stream app's first good health."""
-        for name, address in (
-            ("sensor", self.workspace.sensor_metrics),
-            ("stream app", self.workspace.stream_metrics),
-        ):
-            self.wait(f"the {name} to be healthy", lambda address=address: services.is_healthy(address))
+    def wait_until_stream_is_healthy(self) -> None:
+        """Wait for the stream app's first good health."""
+        address = self.workspace.stream_metrics
+        self.wait("the stream app to be healthy", lambda: services.is_healthy(address))
+
+    def wait_until_sensor_is_healthy(self) -> None:
+        """Wait for the sensor's first good health."""
+        address = self.workspace.sensor_metrics
+        self.wait("the sensor to be healthy", lambda: services.is_healthy(address))
 
     def wait(self, what: str, condition: Any, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait for a condition; fail at once when a process of the scene has died."""

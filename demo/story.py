@@ -67,7 +67,8 @@ class Story:
         scene.start_stream()
         say("starting the sensor: compile, load, attach, pin (a few seconds)")
         scene.start_sensor()
-        scene.wait_until_healthy()
+        scene.wait_until_sensor_is_healthy()
+        scene.wait_until_stream_is_healthy()
 
     def _benign(self, observer: Observer, customer: Reader) -> None:
         self._screen.step("benign traffic: the customer uses the shop; its report page even starts shells")
