@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pinned maps as the rest of the sensor writes and reads them: quarantines, blocks, workloads, state.
+
+Input: typed keys and values (state.py). Output: map entries the kernel programs obey at the next packet or
+call. A refused write raises; nothing is retried here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sensor.kernel import bpf_syscall as bpf
+from sensor.kernel.errors import KernelError
+from sensor.kernel.inventory import run_iterator
+from sensor.kernel.state import (
+    U32,
+    U64,
+    DestinationKey,
+    EnforcementValue,
+    ProcessKey,
+    ProcessValue,
+    SensorState,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_FIRST: Final = U32.pack(0)
+_NOT_QUARANTINED: Final = bytes(ProcessKey.layout.size)
+
+
+class EnforcementMaps:
+    """Typed access to the maps.
+
+    An enforcement that is set again overwrites the kernel's refusal counters with those of the value
+    given: whoever extends one reads it first.
+
+    Args:
+        maps: Descriptors by map name.
+        mark_sockets: The iterator program that stamps open sockets.
+    """
+
+    def __init__(self, maps: Mapping[str, int], mark_sockets: int) -> None:
+        self._maps = maps
+        self._mark_sockets = mark_sockets
+
+    def set_quarantine(self, key: ProcessKey, value: EnforcementValue) -> None:
+        """Cut a process and whoever carries it as quarantine root."""
+        self._write("quarantines", key.pack(), value.pack())
+
+    def drop_quarantine(self, key: ProcessKey) -> bool:
+        """End a quarantine; False when there was none."""
+        return bpf.map_delete(self._maps["quarantines"], key.pack())
+
+    def quarantine(self, key: ProcessKey) -> EnforcementValue | None:
+        """One quarantine with the kernel's counters, or None."""
+        return self._enforcement("quarantines", key.pack())
+
+    def quarantines(self) -> Iterator[tuple[ProcessKey, EnforcementValue]]:
+        """All process quarantines."""
+        for key, value in self._items("quarantines"):
+            yield ProcessKey.unpack(key), EnforcementValue.unpack(value)
+
+    def process(self, tgid: int) -> ProcessValue | None:
+        """What the kernel knows of a live process, or None."""
+        value = bpf.map_lookup(self._maps["processes"], U32.pack(tgid), ProcessValue.layout.size)
+        return None if value is None else ProcessValue.unpack(value)
+
+    def processes(self) -> Iterator[tuple[int, ProcessValue]]:
+        """All live processes the kernel knows, by tgid."""
+        for key, value in self._items("processes"):
+            yield U32.unpack(key)[0], ProcessValue.unpack(value)
+
+    def mark_process(self, tgid: int, start_ns: int, root: ProcessKey | None) -> bool:
+        """Put a live process under a quarantine root, or (None) out of it; False when it is gone.
+
+        Children inherit the mark on fork, in the kernel; one forked while this runs may have missed it,
+        so walk processes() again until no descendant is left to mark. An exec of the same process in
+        this very moment may keep its earlier inode in the map until the next exec.
+        """
+        fd, key = self._maps["processes"], U32.pack(tgid)
+        value = bpf.map_lookup(fd, key, ProcessValue.layout.size)
+        if value is None or ProcessValue.unpack(value).start_ns != start_ns:
+            return False
+        at, size = ProcessValue.root_offset, ProcessKey.layout.size
+        mark = _NOT_QUARANTINED if root is None else root.pack()
+        if value[at : at + size] == mark:
+            return True
+        return bpf.map_update(fd, key, value[:at] + mark + value[at + size :], bpf.UpdateFlag.EXIST)
+
+    def mark_sockets(self) -> int:
+        """Stamp the open sockets of all quarantined processes; returns how many were new."""
+        before = self._sockets_marked()
+        run_iterator(self._mark_sockets)
+        return self._sockets_marked() - before
+
+    def set_workload_quarantine(self, cgroup_id: int, value: EnforcementValue) -> None:
+        """Cut a whole workload; its flags must say so too (set_workload_flags)."""
+        self._write("workload_quarantines", U64.pack(cgroup_id), value.pack())
+
+    def drop_workload_quarantine(self, cgroup_id: int) -> bool:
+        """End a workload's quarantine; False when there was none."""
+        return bpf.map_delete(self._maps["workload_quarantines"], U64.pack(cgroup_id))
+
+    def workload_quarantine(self, cgroup_id: int) -> EnforcementValue | None:
+        """One workload's quarantine with the kernel's counters, or None."""
+        return self._enforcement("workload_quarantines", U64.pack(cgroup_id))
+
+    def workload_quarantines(self) -> Iterator[tuple[int, EnforcementValue]]:
+        """All workload quarantines, by workload cgroup id."""
+        for key, value in self._items("workload_quarantines"):
+            yield U64.unpack(key)[0], EnforcementValue.unpack(value)
+
+    def block_destination(self, key: DestinationKey, value: EnforcementValue) -> None:
+        """Refuse one destination to a workload; its flags must say so too (set_workload_flags)."""
+        self._write("blocked_destinations", key.pack(), value.pack())
+
+    def unblock_destination(self, key: DestinationKey) -> bool:
+        """End a block; False when there was none."""
+        return bpf.map_delete(self._maps["blocked_destinations"], key.pack())
+
+    def blocked_destination(self, key: DestinationKey) -> EnforcementValue | None:
+        """One block with the kernel's counters, or None."""
+        return self._enforcement("blocked_destinations", key.pack())
+
+    def blocked_destinations(self) -> Iterator[tuple[DestinationKey, EnforcementValue]]:
+        """All blocks."""
+        for key, value in self._items("blocked_destinations"):
+            yield DestinationKey.unpack(key), EnforcementValue.unpack(value)
+
+    def set_workload(self, cgroup_id: int, workload_cgroup_id: int) -> None:
+        """Say which workload a cgroup belongs to; cgroups made below it later inherit that."""
+        self._write("workloads", U64.pack(cgroup_id), U64.pack(workload_cgroup_id))
+
+    def drop_workload(self, cgroup_id: int) -> bool:
+        """Forget a cgroup; False when it was not known."""
+        return bpf.map_delete(self._maps["workloads"], U64.pack(cgroup_id))
+
+    def workloads(self) -> Iterator[tuple[int, int]]:
+        """All known cgroups with their workload's cgroup."""
+        for key, value in self._items("workloads"):
+            yield U64.unpack(key)[0], U64.unpack(value)[0]
+
+    def set_workload_flags(self, cgroup_id: int, flags: int) -> None:
+        """Say which enforcement tables the kernel must look into for a workload; 0 removes the entry."""
+        if flags:
+            self._write("workload_flags", U64.pack(cgroup_id), U32.pack(flags))
+        else:
+            bpf.map_delete(self._maps["workload_flags"], U64.pack(cgroup_id))
+
+    def workload_flags(self, cgroup_id: int) -> int:
+        """The flags of a workload; 0 when it has none."""
+        value = bpf.map_lookup(self._maps["workload_flags"], U64.pack(cgroup_id), U32.size)
+        return 0 if value is None else int(U32.unpack(value)[0])
+
+    def sensor_state(self) -> SensorState:
+        """What the last sensor had acknowledged; zeros when there was none."""
+        value = bpf.map_lookup(self._maps["sensor_state"], _FIRST, SensorState.layout.size)
+        if value is None:
+            raise KernelError("map sensor_state has no entry 0")
+        return SensorState.unpack(value)
+
+    def set_sensor_state(self, batch_sequence: int, ring_position: int) -> None:
+        """Note what the broker has acknowledged."""
+        self._write("sensor_state", _FIRST, SensorState(batch_sequence, ring_position).pack())
+
+    def _sockets_marked(self) -> int:
+        value = bpf.map_lookup(self._maps["settings"], _FIRST, U64.size)
+        if value is None:
+            raise KernelError("map settings has no entry 0")
+        return int(U64.unpack(value)[0])
+
+    def _write(self, name: str, key: bytes, value: bytes) -> None:
+        bpf.map_update(self._maps[name], key, value)
+
+    def _enforcement(self, name: str, key: bytes) -> EnforcementValue | None:
+        value = bpf.map_lookup(self._maps[name], key, EnforcementValue.layout.size)
+        return None if value is None else EnforcementValue.unpack(value)
+
+    def _items(self, name: str) -> Iterator[tuple[bytes, bytes]]:
+        fd = self._maps[name]
+        return bpf.map_items(fd, bpf.map_info(fd))
