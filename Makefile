@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# The same commands here and in CI. Set-up is part of each: it ends at once when nothing has changed.
+# The same commands here and in CI; make -k check does not stop at the first that fails. Set-up is part of each: it ends at once when nothing has changed.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -11,7 +11,7 @@ C_FILES := $(wildcard bpf/*.c bpf/*.h bench/load/*.c)
 SH_FILES := tools/setup .ci/run $(wildcard bpf/*.sh tests/kernels/*.sh)
 PY_TREES := $(wildcard sensor stream_apps schemas nsp demo tests bench)
 
-.PHONY: help setup demo test check format test-kernels bench lock clean
+.PHONY: help setup demo test check check-setup check-lint check-types check-imports check-c check-shell format test-kernels bench lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,14 +28,26 @@ test: check ## Checks, then every test this machine can run; skipped ones with t
 	@mkdir -p build
 	@$(PY) -m pytest
 
-check: ## Lint, types, import contracts, C style, C compile with warnings as errors
+check: check-lint check-types check-imports check-c check-shell ## Lint, types, import contracts, C style, C compile with warnings as errors
+
+check-setup:
 	@tools/setup check
+
+check-lint: check-setup
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+
+check-types: check-setup
 	.venv/bin/mypy $(PY_TREES)
-	.venv/bin/lint-imports
+
+check-imports: check-setup
+	.venv/bin/lint-imports --no-logo
+
+check-c: check-setup
 	.venv/bin/clang-format --dry-run -Werror $(C_FILES)
 	bpf/check.sh
+
+check-shell: check-setup
 	.venv/bin/shellcheck $(SH_FILES)
 
 format: ## Put the code into the form that check wants
