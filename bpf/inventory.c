@@ -67,12 +67,11 @@ int inventory_tasks(struct nsp_iter_task *ctx)
 	return 0;
 }
 
-/* The file's struct sock when it is an INET socket, typed as the verifier wants it. */
-static __always_inline void *inet_socket_of(u64 file)
+/* The file's struct sock, typed as the verifier wants it, or NULL. */
+static __always_inline void *sock_of(u64 file)
 {
 	struct socket *socket;
 	void *sk;
-	u16 family;
 
 	if (!file)
 		return 0;
@@ -81,10 +80,18 @@ static __always_inline void *inet_socket_of(u64 file)
 		return 0;
 	/* A plain load, so that the result stays a pointer sk_storage_get() accepts. */
 	asm volatile("%0 = *(u64 *)(%1 + %2)" : "=r"(sk) : "r"(socket), "i"(NSP_OFF_socket__sk));
-	if (!sk)
-		return 0;
-	family = read_u16((u64)sk + NSP_OFF_sock____sk_common_skc_family);
-	return family == NSP_AF_INET || family == NSP_AF_INET6 ? sk : 0;
+	return sk;
+}
+
+/*
+ * A test of its own, for LLVM to keep beside the pointer: folded into it as "pointer or
+ * NULL", a 6.1 verifier no longer knows that the pointer is one.
+ */
+static __always_inline int is_inet(void *sk)
+{
+	u16 family = read_u16((u64)sk + NSP_OFF_sock____sk_common_skc_family);
+
+	return opaque(family == NSP_AF_INET || family == NSP_AF_INET6);
 }
 
 static __always_inline void emit_socket_inventory(void *sk, const struct nsp_process_key *owner,
@@ -113,11 +120,11 @@ static __always_inline void emit_socket_inventory(void *sk, const struct nsp_pro
 int inventory_sockets(struct nsp_iter_task_file *ctx)
 {
 	u64 task = ctx->task;
-	void *sk = inet_socket_of(ctx->file);
+	void *sk = sock_of(ctx->file);
 	struct nsp_socket *socket;
 	u8 state;
 
-	if (!task || !sk)
+	if (!task || !sk || !is_inet(sk))
 		return 0;
 	socket = sockets.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!socket) {
@@ -156,14 +163,14 @@ static __always_inline int owner_gives_up(const struct nsp_socket *socket,
 int mark_sockets(struct nsp_iter_task_file *ctx)
 {
 	u64 task = ctx->task;
-	void *sk = inet_socket_of(ctx->file);
+	void *sk = sock_of(ctx->file);
 	int index = NSP_SETTING_SOCKETS_MARKED;
 	struct nsp_process *holder;
 	struct nsp_process_key key;
 	struct nsp_socket *socket;
 	u64 *marked;
 
-	if (!task || !sk)
+	if (!task || !sk || !is_inet(sk))
 		return 0;
 	process_key_of(task, &key);
 	holder = find_process(&key);
