@@ -6,6 +6,8 @@
  */
 #include "flow.h"
 
+#define NSP_SOCK_STREAM 1
+#define NSP_SOCK_DGRAM 2
 #define NSP_CALL_ALLOWED 1
 #define NSP_CALL_REFUSED 0 /* the kernel answers EPERM */
 
@@ -169,4 +171,34 @@ int bind4(struct bpf_sock_addr *ctx)
 int bind6(struct bpf_sock_addr *ctx)
 {
 	return decide_call(ctx, NSP_AF_INET6, NSP_EVENT_BIND);
+}
+
+/*
+ * A raw socket never passes connect or sendmsg here, so it is decided and owned at
+ * birth; ping sockets likewise. A refusal is only counted: there is no flow to report.
+ */
+int sock_create(struct bpf_sock *ctx)
+{
+	const u8 nowhere[16] = {};
+	struct nsp_caller caller;
+	struct nsp_enforcement *refused_by;
+	struct nsp_socket *socket;
+	u8 reason;
+
+	if (ctx->type == NSP_SOCK_STREAM ||
+	    (ctx->type == NSP_SOCK_DGRAM && ctx->protocol == IPPROTO_UDP))
+		return NSP_CALL_ALLOWED;
+	identify_caller(&caller);
+	refused_by = decide(&caller.quarantine_root, caller.workload_cgroup_id, nowhere, 0, 0,
+			    &reason);
+	if (refused_by) {
+		refuse_call(refused_by);
+		return NSP_CALL_REFUSED;
+	}
+	socket = sockets.sk_storage_get(ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (socket)
+		own_socket(socket, &caller);
+	else
+		count(NSP_COUNTER_SOCKET_STORAGE);
+	return NSP_CALL_ALLOWED;
 }

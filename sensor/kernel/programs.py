@@ -12,6 +12,7 @@ from typing import Final
 
 # enum bpf_prog_type
 _CGROUP_SKB: Final = 8
+_CGROUP_SOCK: Final = 9
 _RAW_TRACEPOINT: Final = 17
 _CGROUP_SOCK_ADDR: Final = 18
 _TRACING: Final = 26
@@ -19,6 +20,7 @@ _TRACING: Final = 26
 # enum bpf_attach_type
 _INET_INGRESS: Final = 0
 _INET_EGRESS: Final = 1
+_INET_SOCK_CREATE: Final = 2
 _INET4_BIND: Final = 8
 _INET6_BIND: Final = 9
 _INET4_CONNECT: Final = 10
@@ -82,6 +84,7 @@ PROGRAMS: Final = (
     Program("on_tcp_state", Kind.TP_BTF, _TRACING, _TRACE_RAW_TP, "inet_sock_set_state"),
     Program("dns_question", Kind.TAIL_CALL, _CGROUP_SKB, _INET_EGRESS, "egress_tail_calls", 0),
     Program("dns_answer", Kind.TAIL_CALL, _CGROUP_SKB, _INET_INGRESS, "ingress_tail_calls", 1),
+    Program("sock_create", Kind.CGROUP, _CGROUP_SOCK, _INET_SOCK_CREATE),
     _address("connect4", _INET4_CONNECT),
     _address("connect6", _INET6_CONNECT),
     _address("sendmsg4", _UDP4_SENDMSG),
