@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cuts a process and all that descends from it, and frees them again.
+
+The kernel refuses what a process marked with a quarantine root sends while that root's entry in
+``quarantines`` is in force; a child inherits its parent's mark at fork, in the kernel. What is left to do
+here is to mark those who were born before the cut.
+
+**Cut**: the entry first, so that each mark has effect at once and a crash in the middle leaves what is
+marked cut; then the root; then scans over the live processes until one finds nobody new, who is a
+descendant by one of the ancestors the kernel remembers for each process (they outlive the ancestors, so
+orphans and double forks are found); then the open sockets; then one more scan. A process born during a
+scan has a parent that was marked before (and inherits the mark) or is found by the next scan. What is
+left is a fork program that read its parent's entry just before the mark and wrote the child's just after
+the last scan; the controller scans again a tick later for it.
+
+**Nested**: a process in several quarantined trees carries the root whose quarantine ends last. **Free**:
+processes still covered by another root get that one first, then the entry goes, which frees all others at
+once, then their marks are cleared.
+
+Failure: what the maps raise; every step may be repeated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from sensor.enforce.errors import NotAppliedError
+from sensor.kernel.state import EnforcementValue, ProcessKey
+
+if TYPE_CHECKING:
+    from sensor.enforce.ports import Maps
+
+# Each scan after the first finds only what was born unmarked during the one before; more than a few
+# means that marks do not stick, and then the next tick goes on.
+MAX_SCANS: Final = 16
+
+# Members are kept after they ended, so that a chain of descent is not lost with them. Above this the
+# oldest trees still hold together by the ancestors the kernel keeps.
+MAX_MEMBERS: Final = 8192
+
+
+@dataclass(slots=True)
+class _Tree:
+    """One quarantined tree.
+
+    Attributes:
+        expires_ns: When its quarantine ends, CLOCK_BOOTTIME.
+        members: The root and every descendant seen so far, ended ones too.
+        live: How many were alive at the last scan.
+    """
+
+    expires_ns: int
+    members: set[ProcessKey] = field(default_factory=set)
+    live: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What a cut reached.
+
+    Attributes:
+        processes: Live processes of the tree.
+        sockets: Sockets already open that were stamped.
+        settled: The last scan found nobody new.
+    """
+
+    processes: int
+    sockets: int
+    settled: bool = True
+
+
+class ProcessCuts:
+    """All quarantined trees of this node."""
+
+    def __init__(self, maps: Maps) -> None:
+        self._maps = maps
+        self._trees: dict[ProcessKey, _Tree] = {}
+
+    def adopt(self, root: ProcessKey, expires_ns: int) -> None:
+        """Take over a quarantine that an earlier sensor began."""
+        self._trees.setdefault(root, _Tree(expires_ns, {root}))
+
+    def roots(self) -> frozenset[ProcessKey]:
+        """The roots of all trees that are cut."""
+        return frozenset(self._trees)
+
+    def cut(self, root: ProcessKey, generation: int, expires_ns: int) -> Cut:
+        """Cut a tree, or complete the cut of one.
+
+        An entry of this generation that is in the kernel already stays as it is, with its counters.
+
+        Raises:
+            NotAppliedError: ``no-such-process``: neither the process nor a descendant is alive.
+        """
+        present = self._maps.quarantine(root)
+        if present is None or present.generation != generation:
+            self._maps.set_quarantine(root, EnforcementValue(generation=generation, expires_ns=expires_ns))
+        tree = self._trees.setdefault(root, _Tree(expires_ns, {root}))
+        tree.expires_ns = expires_ns
+        process = self._maps.process(root.tgid)
+        if process is not None and process.start_ns == root.start_ns:
+            wanted = self._lasting(root, process.quarantine_root)
+            self._maps.mark_process(root.tgid, root.start_ns, wanted)
+        self._settle(root, tree)
+        sockets = self._maps.mark_sockets()
+        settled = self._settle(root, tree)
+        if not tree.live:
+            self.free(root)
+            raise NotAppliedError("no-such-process", retry=False)
+        return Cut(tree.live, sockets, settled)
+
+    def rescan(self, root: ProcessKey) -> Cut:
+        """Mark descendants that earlier scans missed."""
+        tree = self._trees[root]
+        newly = self._scan(root, tree)
+        return Cut(tree.live, self._maps.mark_sockets() if newly else 0, settled=not newly)
+
+    def free(self, root: ProcessKey) -> None:
+        """End a quarantine, whether or not this sensor began it."""
+        self._trees.pop(root, None)
+        for other, tree in list(self._trees.items()):
+            self._settle(other, tree)
+        if self._trees:
+            self._maps.mark_sockets()
+        self._maps.drop_quarantine(root)
+        for tgid, process in self._maps.processes():
+            if process.quarantine_root == root:
+                self._maps.mark_process(tgid, process.start_ns, None)
+
+    def _settle(self, root: ProcessKey, tree: _Tree) -> bool:
+        return any(not self._scan(root, tree) for _ in range(MAX_SCANS))
+
+    def _scan(self, root: ProcessKey, tree: _Tree) -> int:
+        """One pass over the live processes; how many had to be marked."""
+        newly = live = 0
+        for tgid, process in self._maps.processes():
+            key = ProcessKey(tgid=tgid, start_ns=process.start_ns)
+            carried = process.quarantine_root
+            if not self._belongs(key, carried, process.ancestors, tree):
+                continue
+            live += 1
+            if len(tree.members) < MAX_MEMBERS:
+                tree.members.add(key)
+            wanted = self._lasting(root, carried)
+            if carried != wanted and self._maps.mark_process(tgid, process.start_ns, wanted):
+                newly += 1
+        tree.live = live
+        return newly
+
+    @staticmethod
+    def _belongs(
+        key: ProcessKey, carried: ProcessKey | None, ancestors: tuple[ProcessKey, ...], tree: _Tree
+    ) -> bool:
+        members = tree.members
+        # Whoever carries the mark of a member's own quarantine descends from that member.
+        return key in members or carried in members or any(each in members for each in ancestors)
+
+    def _lasting(self, root: ProcessKey, carried: ProcessKey | None) -> ProcessKey:
+        """Of the root to mark with and the one carried, the one whose quarantine ends last."""
+        other = self._trees.get(carried) if carried is not None else None
+        if carried is None or other is None or other.expires_ns <= self._trees[root].expires_ns:
+            return root
+        return carried
