@@ -54,9 +54,10 @@ static __always_inline u32 walk_ipv6(struct __sk_buff *skb, u8 *protocol)
 	return is_ipv6_extension(next) ? 0 : offset;
 }
 
-static __always_inline void payload_of(struct __sk_buff *skb, struct nsp_packet_headers *headers,
-				       u32 offset)
+/* Where the payload is; only DNS needs it. headers->payload_offset is the transport header's. */
+static __always_inline void find_payload(struct __sk_buff *skb, struct nsp_packet_headers *headers)
 {
+	u32 offset = headers->payload_offset;
 	u32 header_bytes = NSP_UDP_HEADER_BYTES;
 	u8 words;
 
@@ -94,7 +95,7 @@ static __always_inline int parse_packet(struct __sk_buff *skb, struct nsp_packet
 		return -1;
 	headers->source_port = bpf_ntohs(ports[0]);
 	headers->destination_port = bpf_ntohs(ports[1]);
-	payload_of(skb, headers, offset);
+	headers->payload_offset = offset;
 	return 0;
 }
 
@@ -158,29 +159,59 @@ static __always_inline int drop_packet(struct __sk_buff *skb, struct nsp_socket 
 	return NSP_PACKET_DROPPED;
 }
 
-/* Only what is enforced somewhere pays for a decision: most packets read three maps. */
+static __always_inline int enforce_on_packet(struct __sk_buff *skb, u8 direction,
+					     struct nsp_socket *socket,
+					     const struct nsp_process_key *root,
+					     const struct nsp_packet_headers *headers)
+{
+	struct nsp_flow_event flow = {};
+	struct nsp_enforcement *refused_by;
+
+	flow_of_packet(skb, direction, headers, &flow);
+	refused_by = decide(root, socket->workload_cgroup_id, flow.remote_address, flow.remote_port,
+			    flow.protocol, &flow.reason);
+	if (!refused_by)
+		return NSP_PACKET_ALLOWED;
+	if (flow.reason == NSP_REASON_QUARANTINED_PROCESS)
+		socket->quarantine_root = *root; /* outlives the owner: its FIN is dropped too */
+	return drop_packet(skb, socket, &flow, refused_by);
+}
+
+/* Only what is enforced somewhere pays for a decision: most packets read a map or two. */
 static __always_inline int decide_packet(struct __sk_buff *skb, u8 direction,
 					 struct nsp_socket *socket,
 					 const struct nsp_packet_headers *headers)
 {
-	struct nsp_flow_event flow = {};
+	u8 reported = NSP_SOCKET_EGRESS_REFUSED | NSP_SOCKET_INGRESS_REFUSED;
 	struct nsp_process_key root;
-	struct nsp_enforcement *refused_by;
-	u64 workload = workload_of_socket(socket);
 
 	root_of_socket(socket, &root);
-	if (!root.tgid && !workload_policy(workload)) {
-		socket->flags &= ~(NSP_SOCKET_EGRESS_REFUSED | NSP_SOCKET_INGRESS_REFUSED);
-		return NSP_PACKET_ALLOWED;
-	}
-	flow_of_packet(skb, direction, headers, &flow);
-	refused_by = decide(&root, workload, flow.remote_address, flow.remote_port, flow.protocol,
-			    &flow.reason);
-	if (!refused_by)
-		return NSP_PACKET_ALLOWED;
-	if (flow.reason == NSP_REASON_QUARANTINED_PROCESS)
-		socket->quarantine_root = root; /* outlives the owner: its FIN is dropped too */
-	return drop_packet(skb, socket, &flow, refused_by);
+	if (root.tgid || workload_policy(workload_of_socket(socket)))
+		return enforce_on_packet(skb, direction, socket, &root, headers);
+	if (socket->flags & reported)
+		socket->flags &= ~reported;
+	return NSP_PACKET_ALLOWED;
+}
+
+static __always_inline int is_dns(const struct nsp_packet_headers *headers, u8 direction)
+{
+	return NSP_DNS_PORT ==
+	       (direction == NSP_DIRECTION_OUT ? headers->destination_port : headers->source_port);
+}
+
+/* Ends the program, unless the tail call fails or there is nothing to read. */
+static __always_inline void hand_over_dns(struct __sk_buff *skb, u8 direction,
+					  struct nsp_packet_headers *headers)
+{
+	find_payload(skb, headers);
+	if (!headers->payload_bytes)
+		return;
+	packet_remember(skb, headers);
+	if (direction == NSP_DIRECTION_OUT)
+		egress_tail_calls.call(skb, NSP_TAIL_DNS_QUESTION);
+	else
+		ingress_tail_calls.call(skb, NSP_TAIL_DNS_ANSWER);
+	count(NSP_COUNTER_TAIL_CALL);
 }
 
 static __always_inline int handle_packet(struct __sk_buff *skb, u8 direction)
@@ -188,7 +219,6 @@ static __always_inline int handle_packet(struct __sk_buff *skb, u8 direction)
 	struct nsp_packet_headers headers = {};
 	struct bpf_sock *sk = skb->sk;
 	struct nsp_socket *socket;
-	int parsed, is_dns;
 
 	/* No socket, or a request or time-wait one: nobody's yet, or nobody's any more. */
 	if (!sk)
@@ -196,25 +226,17 @@ static __always_inline int handle_packet(struct __sk_buff *skb, u8 direction)
 	sk = bpf_sk_fullsock(sk);
 	if (!sk)
 		return NSP_PACKET_ALLOWED;
-	parsed = !parse_packet(skb, &headers);
-	if (!parsed)
+	if (parse_packet(skb, &headers))
 		count(NSP_COUNTER_PACKET_UNPARSED);
 	socket = sockets.sk_storage_get(sk, 0, 0);
 	if (socket && socket->flags & NSP_SOCKET_OWNED &&
 	    decide_packet(skb, direction, socket, &headers) == NSP_PACKET_DROPPED)
 		return NSP_PACKET_DROPPED;
-	is_dns = (direction == NSP_DIRECTION_OUT ? headers.destination_port
-						 : headers.source_port) == NSP_DNS_PORT;
-	if (!is_dns || !headers.payload_bytes)
+	if (!is_dns(&headers, direction))
 		return NSP_PACKET_ALLOWED;
 	if (!socket)
 		count(NSP_COUNTER_OWNER_UNKNOWN);
-	packet_remember(skb, &headers);
-	if (direction == NSP_DIRECTION_OUT)
-		egress_tail_calls.call(skb, NSP_TAIL_DNS_QUESTION);
-	else
-		ingress_tail_calls.call(skb, NSP_TAIL_DNS_ANSWER);
-	count(NSP_COUNTER_TAIL_CALL); /* only reached when the call did not happen */
+	hand_over_dns(skb, direction, &headers);
 	return NSP_PACKET_ALLOWED;
 }
 

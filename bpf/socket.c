@@ -189,8 +189,8 @@ int sock_create(struct bpf_sock *ctx)
 	    (ctx->type == NSP_SOCK_DGRAM && ctx->protocol == IPPROTO_UDP))
 		return NSP_CALL_ALLOWED;
 	identify_caller(&caller);
-	refused_by = decide(&caller.quarantine_root, caller.workload_cgroup_id, nowhere, 0, 0,
-			    &reason);
+	refused_by =
+		decide(&caller.quarantine_root, caller.workload_cgroup_id, nowhere, 0, 0, &reason);
 	if (refused_by) {
 		refuse_call(refused_by);
 		return NSP_CALL_REFUSED;

@@ -133,20 +133,24 @@ static __always_inline void on_close(void *sk, u8 old_state)
 		count(NSP_COUNTER_RING_FULL);
 }
 
+/* MPTCP, SCTP and DCCP sockets change states too, and are no tcp_sock. */
+static __always_inline int is_tcp(void *sk)
+{
+	return read_u16((u64)sk + NSP_OFF_sock__sk_protocol) == IPPROTO_TCP;
+}
+
 int on_tcp_state(struct nsp_tcp_state_args *ctx)
 {
 	void *sk = (void *)ctx->sk;
 	u32 old_state = ctx->old_state;
 	u32 new_state = ctx->new_state;
 
-	/* MPTCP, SCTP and DCCP sockets come here too, and are no tcp_sock. */
-	if (read_u16((u64)sk + NSP_OFF_sock__sk_protocol) != IPPROTO_TCP)
-		return 0;
-	if (new_state == NSP_TCP_LISTEN)
+	/* States first: most changes are of no interest, and cost nothing that way. */
+	if (new_state == NSP_TCP_LISTEN && is_tcp(sk))
 		on_listen(sk);
-	else if (new_state == NSP_TCP_ESTABLISHED && old_state == NSP_TCP_SYN_RECV)
+	else if (new_state == NSP_TCP_ESTABLISHED && old_state == NSP_TCP_SYN_RECV && is_tcp(sk))
 		on_accept(sk);
-	else if (new_state == NSP_TCP_CLOSE && old_state != NSP_TCP_CLOSE)
+	else if (new_state == NSP_TCP_CLOSE && old_state != NSP_TCP_CLOSE && is_tcp(sk))
 		on_close(sk, old_state);
 	return 0;
 }
