@@ -28,7 +28,7 @@ MINIMUM_KERNEL: Final = (5, 15)
 _BTF: Final = Path("/sys/kernel/btf/vmlinux")
 _CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 _BCC_TIMEOUT_S: Final = 60.0
-# r0 = 1; exit
+# Two instructions: the result is 1, the end.
 _EMPTY_PROGRAM: Final = bytes.fromhex("b7000000010000009500000000000000")
 _PROBES: Final = (
     bpf.ProgramSpec("nsp_probe_packet", 8),

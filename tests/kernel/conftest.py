@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What kernel tests start from: a cgroup, a pin directory, a started kernel part; all removed afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sensor.kernel import Kernel, KernelOptions
+from tests.support.kernel_lab import Cgroup, make_cgroup, make_pin_directory, remove_pins
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SMALL_RING_BYTES = 1 << 20
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Cgroup]:
+    """A cgroup of the test's own; what still runs in it afterwards is killed."""
+    made = make_cgroup()
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def pin_directory() -> Iterator[Path]:
+    """A pin directory of the test's own, not made yet; unloaded afterwards."""
+    directory = make_pin_directory()
+    yield directory
+    remove_pins(directory)
+
+
+@pytest.fixture
+def options(cgroup: Cgroup, pin_directory: Path) -> KernelOptions:
+    """Options for a kernel part that sees only the test's cgroup."""
+    return KernelOptions(
+        pin_directory=pin_directory,
+        cgroup_root=cgroup.path,
+        ring_bytes=SMALL_RING_BYTES,
+        max_processes=8192,
+    )
+
+
+@pytest.fixture
+def kernel(options: KernelOptions) -> Iterator[Kernel]:
+    """A started kernel part."""
+    with contextlib.closing(Kernel.start(options)) as started:
+        yield started
