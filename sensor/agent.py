@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wires the sensor: kernel, workloads, drain, enforcement, metrics; and takes them down again.
+
+Start: load or adopt, walk the cgroups, take the inventory, then read orders and drain. End (SIGTERM):
+drain and flush for a bounded time, let go of the descriptors; programs, maps and enforcement stay. Failure:
+an error of any part ends the process with a non-zero code; the kernel goes on enforcing, and whoever
+restarts the sensor gets everything that was not acknowledged.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import signal
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from schemas.topics import EVENTS
+from sensor.enforce.agent import EnforcementAgent
+from sensor.kernel.runtime import Kernel, KernelOptions
+from sensor.publish.batch import BatchBuilder
+from sensor.publish.identity import node_identity
+from sensor.publish.ledger import loss_entries
+from sensor.publish.lineage import ProcessTable
+from sensor.publish.losses import Losses
+from sensor.publish.notices import Notices
+from sensor.publish.pipeline import Pipeline
+from sensor.publish.producer import BatchProducer, client_config, kafka_client
+from sensor.workload.table import WorkloadTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sensor.settings import Settings
+
+# Within what Kubernetes gives a pod to end (30 s). What is not acknowledged by then waits in the ring.
+STOP_TIMEOUT_S: Final = 10.0
+# The loop turns every 20 ms; a second and a half of silence is a fault, five are no hiccup.
+STALLED_S: Final = 5.0
+# No acknowledgement for so long while batches wait: the broker is away, or refuses.
+UNACKNOWLEDGED_S: Final = 30.0
+# A cgroup whose creation was lost is looked for by walking the tree, which costs 10 ms a thousand cgroups.
+_WALK_EVERY_S: Final = 5.0
+# Cycles are rare here (exceptions, mostly): looking for them once a minute is enough.
+_COLLECT_EVERY_S: Final = 60.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Agent:
+    """One running sensor.
+
+    Args:
+        settings: What it was told.
+        kernel: Loaded or adopted.
+    """
+
+    def __init__(self, settings: Settings, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._losses = Losses()
+        self.notices = Notices(self._losses)
+        self._workloads = WorkloadTable(settings.node, kernel.state)
+        self._processes = ProcessTable()
+        self._pipeline = Pipeline(
+            kernel,
+            BatchBuilder(self._processes, self._workloads),
+            node_identity(settings.node),
+            self.notices,
+            self._losses,
+            (settings.batch_events, settings.batch_ms),
+        )
+        config = client_config(settings.brokers, settings.node, settings.compression, settings.kafka_options)
+        self._producer = BatchProducer(
+            kafka_client(config), EVENTS.name, settings.node, self._pipeline.acknowledged, self._losses
+        )
+        self._pipeline.producer = self._producer
+        self._enforcement = EnforcementAgent(kernel, self._workloads, settings, self.notices)
+        self._stopping = False
+        self._walk_at = 0.0
+        self._collect_at = 0.0
+
+    def stop(self, *_: object) -> None:
+        """Ask it to end; also a signal handler."""
+        self._stopping = True
+
+    def run(self) -> int:
+        """Work until stopped.
+
+        Returns:
+            Batches the broker had not acknowledged at the end.
+        """
+        cgroups = self._workloads.walk(self._kernel.cgroup_root)
+        processes = self._pipeline.prepare()
+        kind = "ADOPTED" if self._kernel.adopted else "STARTED"
+        resumed = self._pipeline.resumed.batch_sequence
+        self.notices.notice(kind, "", f"{processes} processes, {cgroups} cgroups, after batch {resumed}")
+        _log.info(kind.lower(), processes=processes, cgroups=cgroups, resumed_after_batch=resumed)
+        self._enforcement.start()
+        _settle_memory()
+        try:
+            self._pipeline.run(lambda: self._stopping, self._tick)
+            left = self._pipeline.drain(STOP_TIMEOUT_S)
+        finally:
+            self._enforcement.stop()
+            self._producer.close()
+        _log.info("stopped", unacknowledged_batches=left)
+        return left
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if self._workloads.incomplete and now >= self._walk_at:
+            self._walk_at = now + _WALK_EVERY_S
+            self._workloads.walk(self._kernel.cgroup_root)
+        if now >= self._collect_at:
+            self._collect_at = now + _COLLECT_EVERY_S
+            gc.collect()
+
+    def totals(self) -> Mapping[str, Mapping[str, int]]:
+        """Counters by stage, for the metrics."""
+        return {
+            "produce": self._producer.counters,
+            "enforce": dict(self._enforcement.counters),
+            "enforce_refused": {_word(each): n for each, n in dict(self._enforcement.refused).items()},
+        }
+
+    def losses(self) -> list[dict[str, Any]]:
+        """The loss counters, as in a batch."""
+        sources = {
+            "kernel": self._kernel.counters(),
+            "lineage": self._processes.counters,
+            "workload": self._workloads.counters,
+        }
+        return loss_entries(sources, self._losses)
+
+    def gauges(self) -> Mapping[str, float]:
+        """What is so now."""
+        ring = self._kernel.ring
+        return {
+            "ring_unread_bytes": ring.unread_bytes,
+            "ring_held_bytes": ring.held_bytes,
+            "ring_size_bytes": ring.size_bytes,
+            "produce_unacknowledged_batches": self._producer.unacknowledged,
+            "produce_waiting_seconds": self._producer.waiting_s,
+            "produce_broker_reachable": self._producer.reachable,
+            "lineage_processes": len(self._processes),
+            "workload_cgroups": len(self._workloads),
+            "enforce_in_force": self._enforcement.in_force,
+            "kernel_events_attempted": sum(self._kernel.sequences()),
+        }
+
+    def health(self) -> tuple[bool, dict[str, Any]]:
+        """Healthy: the loop turns, the broker acknowledges, and orders are being read."""
+        ring = self._kernel.ring
+        stalled_s = time.monotonic() - self._pipeline.last_step
+        waiting_s = self._producer.waiting_s
+        healthy = stalled_s < STALLED_S and waiting_s < UNACKNOWLEDGED_S and self._enforcement.alive
+        return healthy, {
+            "adopted": self._kernel.adopted,
+            "ring_unread_bytes": ring.unread_bytes,
+            "ring_held_bytes": ring.held_bytes,
+            "last_step_age_s": round(stalled_s, 3),
+            "last_acknowledgement_age_s": round(time.monotonic() - self._producer.last_acknowledged, 3),
+            "unacknowledged_batches": self._producer.unacknowledged,
+            "broker_reachable": self._producer.reachable,
+            "enforcement_running": self._enforcement.alive,
+            "enforcement_ready": self._enforcement.ready,
+        }
+
+
+def _word(text: str) -> str:
+    return text.replace("-", "_")
+
+
+def _settle_memory() -> None:
+    """After start: what lives now lives for ever, so it need not be looked at again.
+
+    The drain makes half a million dicts a second that all die by reference count; the collector would
+    walk the whole process table each few thousand of them and find nothing. It runs from the tick instead.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    # The inventory's buffers, back to the system. Only glibc has it, and needs it.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def kernel_options(settings: Settings) -> KernelOptions:
+    """The kernel part of the settings."""
+    return KernelOptions(
+        pin_directory=settings.pin_directory,
+        cgroup_root=settings.cgroup_root,
+        ring_bytes=settings.ring_bytes,
+    )
+
+
+def run_sensor(settings: Settings) -> int:
+    """Start, run until SIGTERM or SIGINT, end.
+
+    Returns:
+        Exit code: 0.
+
+    Raises:
+        KernelError: The programs cannot be loaded.
+        SettingsError: Something that was given cannot be used.
+    """
+    with Kernel.start(kernel_options(settings)) as kernel:
+        agent = Agent(settings, kernel)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, agent.stop)
+        server = None
+        if settings.metrics_address is not None:
+            from sensor.metrics import MetricsServer  # noqa: PLC0415 - 3 MB that are only needed here
+
+            server = MetricsServer(agent, settings.metrics_address)
+            server.start()
+        try:
+            agent.run()
+        finally:
+            if server is not None:
+                server.stop()
+    return 0

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The drain loop: ring, decode, batch, encode, produce, release.
+
+Input: the kernel's ring. Output: EventBatch messages, and the ring released as far as the broker has them.
+One thread runs it. Each step is a few microseconds when there is nothing to do; :meth:`Pipeline.run` sleeps
+between steps, shortly while events come, longer on a quiet node.
+
+Failure: while the broker is away the ring is not read. What is read is never dropped: a killed sensor's
+successor reads everything that was not acknowledged again.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from schemas.codec import encode
+from schemas.errors import CodecError
+from sensor.publish.decode import Decoder, look_ahead
+from sensor.publish.ledger import Ledger, loss_entries
+from sensor.publish.producer import Pending
+from sensor.publish.resume import resume
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sensor.publish.batch import BatchBuilder
+    from sensor.publish.identity import NodeIdentity
+    from sensor.publish.losses import Losses
+    from sensor.publish.notices import Notices
+    from sensor.publish.ports import EventSource
+    from sensor.publish.producer import BatchProducer
+    from sensor.publish.resume import Resume
+
+# One copy out of the ring: two to three batches; small enough to stay in the cache.
+READ_BYTES: Final = 256 * 1024
+# Between polls while events come, and at most on a quiet node. An event waits half of it on average before
+# anybody can decide about it; a poll costs 15 us.
+BUSY_POLL_S: Final = 0.005
+IDLE_POLL_S: Final = 0.020
+# Batches closed before their time because a service's descendant acted. Beyond this rate they wait for
+# batch_ms as all do: an attack that fills batches by itself needs no help.
+URGENT_PER_SECOND: Final = 50
+# The kernel's counters are read with a system call each; a reader of the account waits this long for them.
+_COUNTERS_EVERY_S: Final = 0.25
+
+_log = structlog.get_logger(__name__)
+
+
+class Pipeline:
+    """Moves events from the ring to the producer.
+
+    Args:
+        source: The kernel side.
+        batch: Builder with the process and workload tables.
+        identity: Who writes the batches.
+        notices: The sensor's own words.
+        losses: Counters.
+        limits: Events and milliseconds after which a batch closes.
+    """
+
+    def __init__(
+        self,
+        source: EventSource,
+        batch: BatchBuilder,
+        identity: NodeIdentity,
+        notices: Notices,
+        losses: Losses,
+        limits: tuple[int, int] = (500, 20),
+    ) -> None:
+        self._source = source
+        self._batch = batch
+        self._identity = identity
+        self._notices = notices
+        self._losses = losses
+        self._limit_events = limits[0]
+        self._limit_s = limits[1] / 1000
+        state = source.state.sensor_state()
+        boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self.resumed: Resume = resume(
+            state.batch_sequence, state.ring_position, source.ring.position, boot_ns
+        )
+        self._base = self.resumed.base
+        self._sequence = self.resumed.batch_sequence
+        self._ledger = Ledger(len(source.sequences()), fresh=self.resumed.fresh and not source.ring.position)
+        self._decoder = Decoder(batch, self._ledger, losses)
+        self._backlog: list[tuple[bytes, int]] = []
+        self._data = b""
+        self._offset = 0
+        self._start = source.ring.position  # ring position of _data[0]
+        self._batch_start = source.ring.position  # of the first event not in a closed batch
+        self._opened_at: float | None = None
+        self._urgent_tokens = float(URGENT_PER_SECOND)
+        self._urgent_at = time.monotonic()
+        self._counters: Mapping[str, int] = {}
+        self._counters_at = 0.0
+        self.last_step = time.monotonic()
+        self.producer: BatchProducer | None = None
+
+    def acknowledged(self, sequence: int, ring_end: int) -> None:
+        """The broker has everything up to a ring position: note it, then let the kernel reuse the bytes.
+
+        In this order. Ended in between, the successor finds the position noted and skips to it; in the
+        other order it would find a ring that begins later than the noted batch ends, and number its
+        batches as ones already written.
+        """
+        self._source.state.set_sensor_state(sequence, self._base + ring_end)
+        self._source.ring.release(ring_end)
+
+    def prepare(self) -> int:
+        """Skip what is noted as acknowledged, run the inventory, and learn from it before anything is sent.
+
+        Returns:
+            How many processes were there before the sensor.
+        """
+        source = self._source
+        if self.resumed.fresh:
+            source.state.set_sensor_state(self._sequence, self._base + source.ring.position)
+        source.run_inventory()
+        # At most one ring of bytes: what the kernel adds meanwhile finds no room beyond that.
+        while (chunk := source.ring.read(READ_BYTES)) is not None:
+            self._backlog.append((chunk.data, chunk.start))
+        chunks = [data for data, _ in self._backlog]
+        found = look_ahead(chunks, self._batch.processes, self._batch.addresses)
+        for tgid, process in source.state.processes():
+            keys = ((key.tgid, key.start_ns) for key in process.ancestors)
+            self._batch.processes.link_ancestors(tgid, process.start_ns, keys)
+        self._skip(self.resumed.ring_position)
+        return found
+
+    def _skip(self, position: int) -> None:
+        """Drop from the backlog what the sensor before had acknowledged."""
+        self._batch_start = max(self._batch_start, position)
+        kept = [(data, start) for data, start in self._backlog if start + len(data) > position]
+        if kept and kept[0][1] < position:
+            data, start = kept[0]
+            kept[0] = (data[position - start :], position)
+        self._backlog = kept
+
+    def run(self, stopping: Callable[[], bool], tick: Callable[[], None]) -> None:
+        """Step until told to stop.
+
+        Args:
+            stopping: Asked between steps.
+            tick: Run between steps, about every 20 ms at the latest; for what is not on the path.
+        """
+        pause = BUSY_POLL_S
+        while not stopping():
+            pause = BUSY_POLL_S if self.step() else min(2 * pause, IDLE_POLL_S)
+            tick()
+            time.sleep(self._pause(pause))
+
+    def _pause(self, pause: float) -> float:
+        if self._opened_at is None:
+            return pause
+        due = self._opened_at + self._limit_s - time.monotonic()
+        return max(0.0, min(pause, due))
+
+    def step(self) -> bool:
+        """Read, decode and send what is there now.
+
+        Returns:
+            Whether there were events.
+        """
+        producer = self._producer()
+        producer.poll()
+        self.last_step = now = time.monotonic()
+        worked = False
+        while producer.has_room():
+            if self._offset >= len(self._data) and not self._read():
+                break
+            worked = True
+            if self._opened_at is None:
+                self._opened_at = now
+            position = self._base + self._start
+            self._offset = self._decoder.feed(self._data, self._offset, position, self._limit_events)
+            if self._batch_is_full():
+                self._close_batch()
+                producer.poll()
+        if self._is_due(now):
+            self._close_batch()
+        return worked
+
+    def drain(self, timeout_s: float) -> int:
+        """Before the end: take what is in the ring, send it, wait for the broker.
+
+        Returns:
+            Batches the broker has not acknowledged; the next sensor reads their events again.
+        """
+        until = time.monotonic() + timeout_s
+        while self.step() and time.monotonic() < until:
+            pass
+        if self._opened_at is not None or self._notices:
+            self._counters_at = 0.0
+            self._close_batch()
+        return self._producer().flush(max(0.0, until - time.monotonic()))
+
+    def _producer(self) -> BatchProducer:
+        if self.producer is None:
+            raise RuntimeError("give the pipeline its producer before running it")
+        return self.producer
+
+    def _read(self) -> bool:
+        if self._backlog:
+            self._data, self._start = self._backlog.pop(0)
+        else:
+            chunk = self._source.ring.read(READ_BYTES)
+            if chunk is None:
+                return False
+            self._data, self._start = chunk.data, chunk.start
+        self._offset = 0
+        self._ledger.learn(self._data)
+        return True
+
+    def _batch_is_full(self) -> bool:
+        return len(self._batch.events) >= self._limit_events or self._batch.full
+
+    def _is_due(self, now: float) -> bool:
+        if self._opened_at is None:
+            return bool(self._notices)
+        if now - self._opened_at >= self._limit_s:
+            return True
+        return self._batch.urgent and self._may_hurry(now)
+
+    def _may_hurry(self, now: float) -> bool:
+        earned = (now - self._urgent_at) * URGENT_PER_SECOND
+        self._urgent_tokens = min(float(URGENT_PER_SECOND), self._urgent_tokens + earned)
+        self._urgent_at = now
+        if self._urgent_tokens < 1:
+            return False
+        self._urgent_tokens -= 1
+        return True
+
+    def _close_batch(self) -> None:
+        ring_end = self._start + self._offset
+        batch = self._batch
+        batch.events.extend(self._notices.take(self._base + ring_end))
+        self._opened_at = None
+        events = len(batch.events)
+        if not events and ring_end == self._batch_start:
+            return
+        self._sequence += 1
+        record = batch.close(self._header(ring_end))
+        self._batch_start = ring_end
+        self._producer().submit(Pending(self._sequence, ring_end, events, self._encode(record)))
+
+    def _header(self, ring_end: int) -> dict[str, Any]:
+        return {
+            **self._identity.header,
+            "sequence": self._sequence,
+            "ring_start": self._base + self._batch_start,
+            "ring_end": self._base + ring_end,
+            "clock": {"boot_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME), "wall_ns": time.time_ns()},
+            "cpus": self._ledger.take(),
+            "losses": loss_entries(self._loss_sources(), self._losses),
+        }
+
+    def _loss_sources(self) -> dict[str, Mapping[str, int]]:
+        now = time.monotonic()
+        if now - self._counters_at >= _COUNTERS_EVERY_S:
+            self._counters = self._source.counters()
+            self._counters_at = now
+        return {
+            "kernel": self._counters,
+            "lineage": self._batch.processes.counters,
+            "workload": self._batch.workloads.counters,
+        }
+
+    def _encode(self, record: dict[str, Any]) -> bytes:
+        try:
+            return encode("EventBatch", record)
+        except CodecError as error:
+            # A value no schema type holds. The batch goes on without its events, which the account then
+            # shows as lost, because what comes after must not wait for it.
+            _log.error("batch_not_encodable", error=str(error), sequence=record["sequence"])
+            self._losses.encode__failed += len(record["events"])
+            empty = {
+                **record,
+                "cpus": [{**entry, "events": 0} for entry in record["cpus"]],
+                "losses": loss_entries(self._loss_sources(), self._losses),
+                "processes": record["processes"][:1],
+                "events": [],
+            }
+            return encode("EventBatch", empty)

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the sensor is told at start: flags first, then ``NSP_*`` variables, then defaults.
+
+Input: the command line and the environment, read once by ``__main__``. Output: one frozen
+:class:`Settings`. Failure: :class:`SettingsError` with the name, the value and the cure, before anything
+is loaded into the kernel. argparse and dataclasses, because a validation library costs the long-lived
+process more memory than its Kafka client.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sensor.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+MIN_RING_BYTES: Final = 64 * 1024
+MAX_RING_BYTES: Final = 256 * 1024 * 1024
+# A node name is a topic key and part of ids that use "/" between their parts.
+_NODE_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+_COMPRESSIONS: Final = ("none", "lz4", "zstd", "snappy", "gzip")
+# librdkafka settings that the promises of publish/producer.py rest on.
+_RESERVED_OPTIONS: Final = frozenset({
+    "acks", "request.required.acks", "enable.idempotence", "enable.gapless.guarantee", "message.timeout.ms",
+    "delivery.timeout.ms", "partitioner", "compression.type", "compression.codec", "bootstrap.servers",
+    "metadata.broker.list",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the sensor can be told.
+
+    Attributes:
+        node: Node name: the key of its batches and what enforcement is addressed to.
+        brokers: ``host:port[,host:port...]``.
+        cgroup_root: Where in the cgroup v2 tree the programs attach; None finds the mount.
+        pin_directory: Where maps and links are pinned; what survives the sensor.
+        ring_bytes: Size of the kernel's ring, a power of two.
+        batch_events: A batch closes at this many events,
+        batch_ms: or this long after its first one, whichever is first.
+        compression: Of the Kafka record batches.
+        metrics_address: ``host:port`` of ``/metrics`` and ``/healthz``; None serves neither.
+        enforcement_public_keys: PEM files; without any, no enforcement is obeyed.
+        kafka_options: Further librdkafka settings (TLS), for every client of this process.
+        log_format: ``json`` or ``console``.
+        log_level: ``debug``, ``info``, ``warning`` or ``error``.
+    """
+
+    node: str
+    brokers: str
+    cgroup_root: Path | None = None
+    pin_directory: Path = Path("/sys/fs/bpf/nsp")
+    ring_bytes: int = 8 * 1024 * 1024
+    batch_events: int = 500
+    batch_ms: int = 20
+    compression: str = "lz4"
+    metrics_address: tuple[str, int] | None = ("127.0.0.1", 9477)
+    enforcement_public_keys: tuple[Path, ...] = ()
+    kafka_options: Mapping[str, str] = field(default_factory=dict)
+    log_format: str = "json"
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+def _check(settings: Settings) -> None:
+    if not _NODE_NAME.fullmatch(settings.node):
+        raise SettingsError("node", settings.node, "letters, digits, '.', '_' and '-', at most 253")
+    if not all(_is_host_port(each) for each in settings.brokers.split(",")):
+        raise SettingsError("brokers", settings.brokers, "host:port, several separated by commas")
+    _check_range("batch-events", settings.batch_events, 1, 10_000)
+    _check_range("batch-ms", settings.batch_ms, 1, 10_000)
+    _check_range("ring-bytes", settings.ring_bytes, MIN_RING_BYTES, MAX_RING_BYTES)
+    if settings.ring_bytes & (settings.ring_bytes - 1):
+        raise SettingsError("ring-bytes", str(settings.ring_bytes), "a power of two")
+    if settings.compression not in _COMPRESSIONS:
+        raise SettingsError("compression", settings.compression, f"one of {', '.join(_COMPRESSIONS)}")
+    for path in settings.enforcement_public_keys:
+        if not path.is_file():
+            raise SettingsError("enforcement-public-key", str(path), "a readable PEM file")
+    for name in settings.kafka_options:
+        if name in _RESERVED_OPTIONS:
+            raise SettingsError("kafka-option", name, "leave it out: exactness of the events rests on it")
+
+
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise SettingsError(name, str(value), f"a number from {low} to {high}")
+
+
+def _is_host_port(text: str) -> bool:
+    host, _, port = text.strip().rpartition(":")
+    return bool(host) and port.isdecimal() and 0 < int(port) < 1 << 16
+
+
+def parse_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Read flags and ``NSP_*`` variables; a flag wins over its variable.
+
+    Repeatable flags take a comma-separated list from their variable.
+
+    Raises:
+        SettingsError: A value that cannot be used.
+        SystemExit: ``--help`` or an unknown flag (argparse).
+    """
+    given = {
+        name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None
+    }
+    for name in _FLAGS:
+        variable = environment.get(f"NSP_{name.upper()}")
+        if variable and name not in given:
+            given[name] = variable.split(",") if name in _REPEATABLE else variable
+    given.setdefault("node", socket.gethostname())
+    if "brokers" not in given:
+        raise SettingsError("brokers", "", "give --brokers host:port or NSP_BROKERS")
+    values = {_FIELDS.get(name, name): _convert(name, value) for name, value in given.items()}
+    return Settings(**values)  # type: ignore[arg-type]  # each value was converted by its field's function
+
+
+def _convert(name: str, value: object) -> object:
+    try:
+        return _CONVERT.get(name, str)(value)
+    except ValueError as error:
+        raise SettingsError(name.replace("_", "-"), str(value), str(error)) from error
+
+
+def _whole(value: object) -> int:
+    try:
+        return int(str(value))
+    except ValueError as error:
+        raise ValueError("a whole number") from error
+
+
+def _address(value: object) -> tuple[str, int] | None:
+    text = str(value)
+    if text == "none":
+        return None
+    if not _is_host_port(text):
+        raise ValueError("host:port, or none")
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _options(value: object) -> dict[str, str]:
+    options = {}
+    for each in _list(value):
+        name, separator, text = each.partition("=")
+        if not separator or not name:
+            raise ValueError("librdkafka-name=value")
+        options[name] = text
+    return options
+
+
+def _paths(value: object) -> tuple[Path, ...]:
+    return tuple(Path(each) for each in _list(value))
+
+
+def _list(value: object) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list) else [str(value)]
+
+
+def _choice(*allowed: str) -> Callable[[object], str]:
+    def convert(value: object) -> str:
+        if value not in allowed:
+            raise ValueError(f"one of {', '.join(allowed)}")
+        return str(value)
+
+    return convert
+
+
+# Flag -> help. The order is the one of --help.
+_FLAGS: Final[dict[str, str]] = {
+    "node": "node name (default: host name)",
+    "brokers": "Kafka brokers, host:port[,host:port...]",
+    "cgroup_root": "attach here in the cgroup v2 tree (default: its mount)",
+    "pin_directory": "where maps and links are pinned (default: /sys/fs/bpf/nsp)",
+    "ring_bytes": "size of the kernel's event ring, a power of two (default: 8 MB)",
+    "batch_events": "a batch closes at this many events (default: 500)",
+    "batch_ms": "or this many ms after its first event (default: 20)",
+    "compression": f"one of {', '.join(_COMPRESSIONS)} (default: lz4)",
+    "metrics_address": "host:port of /metrics and /healthz, or none (default: 127.0.0.1:9477)",
+    "enforcement_public_key": "PEM file of a key that may sign enforcement; repeatable",
+    "kafka_option": "librdkafka setting as name=value, e.g. for TLS; repeatable",
+    "log_format": "json or console (default: json)",
+    "log_level": "debug, info, warning or error (default: info)",
+}
+_REPEATABLE: Final = ("enforcement_public_key", "kafka_option")
+_FIELDS: Final = {"enforcement_public_key": "enforcement_public_keys", "kafka_option": "kafka_options"}
+_CONVERT: Final[dict[str, Callable[[object], object]]] = {
+    "cgroup_root": lambda value: Path(str(value)),
+    "pin_directory": lambda value: Path(str(value)),
+    "ring_bytes": _whole,
+    "batch_events": _whole,
+    "batch_ms": _whole,
+    "metrics_address": _address,
+    "enforcement_public_key": _paths,
+    "kafka_option": _options,
+    "log_format": _choice("json", "console"),
+    "log_level": _choice("debug", "info", "warning", "error"),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sensor",
+        description="Report what processes do on the network, and cut what must be cut.",
+        epilog="Each flag can be given as NSP_<FLAG>, e.g. NSP_BATCH_MS=50.",
+    )
+    for name, text in _FLAGS.items():
+        flag = "--" + name.replace("_", "-")
+        if name in _REPEATABLE:
+            parser.add_argument(flag, help=text, action="append")
+        else:
+            parser.add_argument(flag, help=text)
+    return parser

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which pod, container or host service a cgroup is."""

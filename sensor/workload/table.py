@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every cgroup of the node with its workload, in step with the kernel's ``workloads`` map.
+
+Input: a walk over the cgroup v2 tree at start (a directory's inode number is the cgroup's id), then
+CGROUP_* events in kernel order. Output: :class:`Workload` by cgroup id for the batches, workload cgroup ids
+by workload id for the enforcement, and entries in the kernel so that a packet finds its workload.
+
+The kernel copies the parent's entry to a new cgroup by itself; what user space adds is where a workload
+begins. Until it has done so a new pod's cgroup counts as what its parent is, which is nothing: grouping
+cgroups are not registered. Failure: the kernel refusing an entry is counted, and the events still carry
+the workload's name.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from sensor.kernel.errors import KernelError
+from sensor.workload.paths import WorkloadKind, identify, workload_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+# As NSP_MAX_WORKLOADS in bpf/maps.h: a cgroup that the kernel cannot hold is of no use here either.
+MAX_CGROUPS: Final = 16_384
+# Sockets close after their cgroup is gone; a rolling update removes a few hundred at once.
+MAX_REMOVED: Final = 512
+
+
+class WorkloadMap(Protocol):
+    """The part of the kernel's state this table writes (sensor/kernel/state.py)."""
+
+    def set_workload(self, cgroup_id: int, workload_cgroup_id: int) -> None:
+        """Say whose cgroup it is."""
+
+    def drop_workload(self, cgroup_id: int) -> object:
+        """Forget a cgroup."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One cgroup and whose it is.
+
+    Attributes:
+        id: Workload id: pod UID, else ``host/<node>/...``.
+        kind: POD, CONTAINER, HOST_SERVICE or HOST.
+        cgroup_id: This cgroup (v2).
+        cgroup_path: Under the cgroup v2 mount; empty when not known.
+        workload_cgroup_id: The cgroup that is the whole workload; 0 when it has none (a slice).
+        pod_uid: For a pod.
+        container_id: For a container, in a pod or outside.
+        unit: For a systemd unit.
+    """
+
+    id: str
+    kind: WorkloadKind
+    cgroup_id: int
+    cgroup_path: str
+    workload_cgroup_id: int = 0
+    pod_uid: str | None = None
+    container_id: str | None = None
+    unit: str | None = None
+
+
+class WorkloadTable:
+    """Cgroup id to workload and back.
+
+    One thread (the drain) changes it; any may look up. ``changes`` grows whenever a workload's own cgroup
+    appears, so that a waiting enforcement can be tried again. ``counters`` is read by the metrics.
+    """
+
+    def __init__(self, node: str, kernel: WorkloadMap) -> None:
+        self.node = node
+        self.changes = 0
+        self.counters = {"table_full": 0, "kernel_refused": 0, "cgroup_unknown": 0}
+        self.host = Workload(f"host/{node}", "HOST", 1, "/")
+        self._kernel = kernel
+        self._by_id: dict[int, Workload] = {}
+        self._by_path: dict[str, int] = {}
+        self._removed: OrderedDict[int, Workload] = OrderedDict()
+        self._roots: dict[str, set[int]] = {}
+        self._lock = threading.Lock()
+        # A cgroup was named that is not in the table: its CGROUP_MKDIR was lost, so walk again.
+        self.incomplete = False
+
+    def walk(self, cgroup_root: Path) -> int:
+        """Read the whole tree that ``cgroup_root`` is part of, each parent before its children.
+
+        Returns:
+            How many cgroups there are. A directory that vanishes meanwhile is skipped: its removal is
+            on the ring. What is in the table and not in the tree any more is removed.
+        """
+        mount = str(_mount_of(cgroup_root))
+        found = set()
+        for directory, cgroup_id in _directories(mount):
+            relative = os.path.relpath(directory, mount)
+            self.created(cgroup_id, "/" if relative == "." else f"/{relative}")
+            found.add(cgroup_id)
+        for gone in self._by_id.keys() - found:
+            self.removed(gone)
+        self.incomplete = False
+        return len(found)
+
+    def created(self, cgroup_id: int, path: str) -> Workload:
+        """A cgroup is there: from the walk or a CGROUP_MKDIR event. Saying so twice changes nothing."""
+        known = self._by_id.get(cgroup_id)
+        if known is not None and known.cgroup_path == path:
+            return known
+        identity = identify(path)
+        if identity.kind == "HOST":
+            self.host = Workload(f"host/{self.node}", "HOST", cgroup_id, path)
+            self._by_id[cgroup_id] = self.host
+            return self.host
+        if identity.grouping:
+            root_id = 0
+        else:
+            root_id = cgroup_id if identity.root == path else self._by_path.get(identity.root, 0)
+        workload = Workload(
+            workload_id(identity, self.node), identity.kind, cgroup_id, path, root_id,
+            identity.pod_uid, identity.container_id, identity.unit,
+        )  # fmt: skip
+        if len(self._by_id) >= MAX_CGROUPS:
+            self.counters["table_full"] += 1
+            return workload
+        self._add(workload)
+        return workload
+
+    def _add(self, workload: Workload) -> None:
+        with self._lock:
+            self._by_id[workload.cgroup_id] = workload
+            self._by_path[workload.cgroup_path] = workload.cgroup_id
+            if workload.workload_cgroup_id == workload.cgroup_id:
+                self._roots.setdefault(workload.id, set()).add(workload.cgroup_id)
+        if workload.workload_cgroup_id:
+            self._tell(lambda: self._kernel.set_workload(workload.cgroup_id, workload.workload_cgroup_id))
+        if workload.workload_cgroup_id == workload.cgroup_id:
+            self.changes += 1
+
+    def removed(self, cgroup_id: int) -> Workload:
+        """A cgroup is gone. It is remembered a while for events that come after."""
+        with self._lock:
+            workload = self._by_id.pop(cgroup_id, None)
+            if workload is not None:
+                if self._by_path.get(workload.cgroup_path) == cgroup_id:
+                    del self._by_path[workload.cgroup_path]
+                roots = self._roots.get(workload.id)
+                if roots is not None:
+                    roots.discard(cgroup_id)
+                    if not roots:
+                        del self._roots[workload.id]
+        if workload is None:
+            return self.get(cgroup_id)
+        self._removed[cgroup_id] = workload
+        if len(self._removed) > MAX_REMOVED:
+            self._removed.popitem(last=False)
+        self._tell(lambda: self._kernel.drop_workload(cgroup_id))
+        return workload
+
+    def get(self, cgroup_id: int) -> Workload:
+        """The workload of a cgroup, also of one removed lately; a nameless one when it is not known."""
+        found = self._by_id.get(cgroup_id) or self._removed.get(cgroup_id)
+        if found is not None:
+            return found
+        if not cgroup_id:
+            return self.host
+        if not self.incomplete:
+            self.counters["cgroup_unknown"] += 1
+            self.incomplete = True
+        return Workload(f"host/{self.node}/cgroup/{cgroup_id}", "HOST_SERVICE", cgroup_id, "")
+
+    def cgroups_of(self, workload: str) -> tuple[int, ...]:
+        """The workload cgroups a workload id has now: none when it is not on this node. Any thread."""
+        with self._lock:
+            return tuple(self._roots.get(workload, ()))
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def _tell(self, change: Callable[[], object]) -> None:
+        try:
+            change()
+        except KernelError:
+            # The map is full; the batches still name the workload.
+            self.counters["kernel_refused"] += 1
+
+
+def _mount_of(directory: Path) -> Path:
+    """The topmost directory on the same file system: paths are told from there."""
+    top = directory.resolve()
+    device = top.stat().st_dev
+    while top != top.parent and top.parent.stat().st_dev == device:
+        top = top.parent
+    return top
+
+
+def _directories(top: str) -> Iterator[tuple[str, int]]:
+    """Each directory from ``top`` on with its inode number, parents first."""
+    pending = [(top, os.stat(top).st_ino)]  # noqa: PTH116 - scandir entries below are strings too
+    while pending:
+        directory, inode = pending.pop()
+        yield directory, inode
+        try:
+            with os.scandir(directory) as entries:
+                pending.extend(
+                    (entry.path, entry.inode()) for entry in entries if entry.is_dir(follow_symlinks=False)
+                )
+        except FileNotFoundError:
+            continue
