@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A workload's state is never half in force, whatever it was before."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.addresses import to_mapped
+from sensor.enforce.order import Destination
+from sensor.enforce.workload_cut import WorkloadCuts
+from sensor.kernel.errors import KernelError
+from sensor.kernel.state import (
+    WORKLOAD_HAS_BLOCKS,
+    WORKLOAD_HAS_QUARANTINE,
+    DestinationKey,
+    EnforcementValue,
+)
+from tests.support.fake_enforcement import FakeMaps
+
+BAD = Destination(to_mapped("203.0.113.9"), 80, 6)
+WORSE = Destination(to_mapped("2001:db8::9"), 0, 0)
+
+
+def value(generation: int) -> EnforcementValue:
+    return EnforcementValue(generation=generation, expires_ns=1 << 60)
+
+
+def key(cgroup: int, destination: Destination) -> DestinationKey:
+    return DestinationKey(cgroup, destination.address, destination.port, destination.protocol)
+
+
+def test_values_are_written_before_the_flags_that_switch_them_on() -> None:
+    maps = FakeMaps()
+    WorkloadCuts(maps).cut([7, 8], value(1), quarantined=True, destinations=[BAD])
+    steps = [name for name, _ in maps.log]
+    first_flags = steps.index("set_workload_flags")
+    assert set(steps[:first_flags]) == {"set_workload_quarantine", "block_destination"}
+    assert maps.flags == dict.fromkeys((7, 8), WORKLOAD_HAS_BLOCKS | WORKLOAD_HAS_QUARANTINE)
+    assert maps.blocks.keys() == {key(7, BAD), key(8, BAD)}
+
+
+def test_values_are_removed_after_the_flags_that_switch_them_off() -> None:
+    maps = FakeMaps()
+    cuts = WorkloadCuts(maps)
+    cuts.cut([7], value(1), quarantined=True, destinations=[BAD])
+    maps.log.clear()
+    cuts.free([7])
+    assert [name for name, _ in maps.log] == [
+        "set_workload_flags",
+        "drop_workload_quarantine",
+        "unblock_destination",
+    ]
+    assert (maps.flags, maps.blocks, maps.cgroup_quarantines) == ({}, {}, {})
+
+
+def test_a_new_order_replaces_all_of_the_old_one_and_of_no_other_workload() -> None:
+    maps = FakeMaps()
+    cuts = WorkloadCuts(maps)
+    cuts.cut([9], value(1), quarantined=True, destinations=[BAD])
+    cuts.cut([7], value(1), quarantined=True, destinations=[BAD])
+    cuts.cut([7], value(2), quarantined=False, destinations=[WORSE])
+    assert maps.flags == {7: WORKLOAD_HAS_BLOCKS, 9: WORKLOAD_HAS_BLOCKS | WORKLOAD_HAS_QUARANTINE}
+    assert maps.blocks.keys() == {key(7, WORSE), key(9, BAD)}
+    assert maps.cgroup_quarantines.keys() == {9}
+
+
+def test_a_value_of_the_same_generation_keeps_its_counters() -> None:
+    maps = FakeMaps()
+    cuts = WorkloadCuts(maps)
+    cuts.cut([7], value(1), quarantined=True, destinations=[BAD])
+    maps.log.clear()
+    cuts.cut([7], value(1), quarantined=True, destinations=[BAD])
+    assert {name for name, _ in maps.log} == {"set_workload_flags"}
+
+
+orders = st.tuples(st.booleans(), st.sets(st.sampled_from([BAD, WORSE])))
+
+
+@settings(deadline=None)
+@given(st.lists(orders, min_size=2, max_size=6), st.integers(0, 8))
+def test_the_kernel_ends_as_the_last_order_says_even_if_one_was_broken_off(
+    history: list[tuple[bool, set[Destination]]], steps: int
+) -> None:
+    maps = FakeMaps()
+    for generation, (quarantined, destinations) in enumerate(history[:-1], 1):
+        # The last of these is written by a sensor that is killed in the middle.
+        maps.break_after = steps if generation == len(history) - 1 else None
+        with suppress(KernelError):
+            WorkloadCuts(maps).cut([7], value(generation), quarantined=quarantined, destinations=destinations)
+    maps.break_after = None
+    quarantined, destinations = history[-1]
+    WorkloadCuts(maps).cut([7], value(99), quarantined=quarantined, destinations=destinations)
+    assert maps.blocks.keys() == {key(7, each) for each in destinations}
+    assert maps.cgroup_quarantines.keys() == ({7} if quarantined else set())
+    wanted = (WORKLOAD_HAS_QUARANTINE if quarantined else 0) | (WORKLOAD_HAS_BLOCKS if destinations else 0)
+    assert maps.flags.get(7, 0) == wanted
