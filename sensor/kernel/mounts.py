@@ -22,19 +22,24 @@ _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One line of mountinfo: where, of what type."""
+    """One line of mountinfo: where, of what type, and which directory of that file system is seen there."""
 
     point: Path
     type: str
+    root: str
 
 
-def parse_mountinfo(text: str) -> list[Mount]:
+def _unescaped(match: re.Match[str]) -> str:
+    return chr(int(match[1], 8))
+
+
+def parse_mountinfo(mountinfo: str) -> list[Mount]:
     """The mounts in mountinfo's text, in its order (later ones lie over earlier ones)."""
     mounts = []
-    for line in text.splitlines():
+    for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
-        point = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), before.split()[4])
-        mounts.append(Mount(Path(point), after.split()[0]))
+        root, point = (_ESCAPE.sub(_unescaped, text) for text in before.split()[3:5])
+        mounts.append(Mount(Path(point), after.split()[0], root))
     return mounts
 
 
@@ -49,12 +54,12 @@ def cgroup2_mount(mounts: list[Mount] | None = None) -> Path:
     Raises:
         KernelError: It is mounted nowhere.
     """
-    found = [mount.point for mount in mounts or current_mounts() if mount.type == "cgroup2"]
+    found = [mount for mount in mounts or current_mounts() if mount.type == "cgroup2"]
     if not found:
         cure = "mount it: mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified"
         raise KernelError("no cgroup v2 hierarchy is mounted", cure)
-    # A host may have bind mounts of parts of it; the shortest path is the whole tree.
-    return min(found, key=lambda path: len(path.parts))
+    # A host may have bind mounts of parts of it, and of the whole elsewhere.
+    return min(found, key=lambda mount: (mount.root != "/", len(mount.point.parts))).point
 
 
 def file_system_of(path: Path, mounts: list[Mount] | None = None) -> str:
