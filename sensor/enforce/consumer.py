@@ -59,7 +59,9 @@ class Reader:
         self._node = node
         self._count = count
         # librdkafka wants a group id even where no group is used.
-        self._consumer = Consumer({"group.id": f"sensor-{node}", **_CONSUMER, **settings})
+        # Lost connections are told to the callback only; the client comes back by itself.
+        own = {"group.id": f"sensor-{node}", "error_cb": lambda _: count("broker_error")}
+        self._consumer = Consumer({**own, **_CONSUMER, **settings})
         self._end = 0
         self._at_end = False
 

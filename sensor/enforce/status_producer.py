@@ -50,7 +50,9 @@ class StatusProducer:
 
     def __init__(self, settings: Mapping[str, Any], count: Callable[[str], None]) -> None:
         self._count = count
-        self._producer = Producer({**settings, **_PRODUCER})
+        # Options hold for every client; librdkafka would complain about those of consumers at each start.
+        options = {name: value for name, value in settings.items() if not name.startswith("fetch.")}
+        self._producer = Producer({**options, **_PRODUCER})
 
     def send(self, record: Mapping[str, Any]) -> None:
         """Queue one status."""
