@@ -71,7 +71,9 @@ def run_loader(request: LoadRequest, lock_fd: int) -> Loaded:
         try:
             ours.settimeout(LOADER_TIMEOUT_S)
             ours.send(request.to_bytes())
-            reply, descriptors, _, _ = socket.recv_fds(ours, MESSAGE_BYTES, _MAX_DESCRIPTORS)
+            reply, descriptors, _, _ = socket.recv_fds(
+                ours, MESSAGE_BYTES, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
         except OSError as error:
             child.kill()
             raise LoaderFailed(f"the loader did not answer ({error})", _tail(messages)) from error
@@ -102,8 +104,6 @@ def _understood(reply: bytes, descriptors: list[int], status: int, messages: IO[
         raise PinsIncompatible(content["error"])
     if "error" in content:
         raise LoaderFailed(content["error"], _tail(messages))
-    for descriptor in descriptors:
-        os.set_inheritable(descriptor, False)
     maps, iterators = content["maps"], content["iterators"]
     return Loaded(
         dict(zip(maps, descriptors[: len(maps)], strict=True)),
