@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 DEFAULT_PIN_DIRECTORY: Final = BPFFS / "nsp"
-# Once mapped, all of it counts as the sensor's memory. At 10,000 events of 100 to 300 bytes a second, a reader
+# Once mapped, all of it counts as the sensor's memory. At 10,000 events of 100 to 300 bytes a second, reading
 # may stand still for some three seconds.
 DEFAULT_RING_BYTES: Final = 8 << 20
 
