@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process that does what a kernel test tells it: one command a line in, one answer a line out.
+
+A command is a JSON list: verb, name of a socket or helper, arguments. The answer is {"ok": value} or
+{"error": name of the errno}. A helper is a forked child with all sockets inherited, commanded through its
+parent. Run as a program; it imports nothing of this project, so that it starts fast.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import sys
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SILENCE_S = 0.3  # how long nothing must arrive for "nothing arrived"
+
+_sockets: dict[str, socket.socket] = {}
+_helpers: dict[str, tuple[IO[str], IO[str]]] = {}
+
+
+def _socket(name: str, family: int, kind: int, protocol: int = 0) -> None:
+    made = socket.socket(family, kind, protocol)
+    made.settimeout(SILENCE_S)
+    _sockets[name] = made
+
+
+def _accept(name: str, accepted: str) -> None:
+    made, _ = _sockets[name].accept()
+    made.settimeout(SILENCE_S)
+    _sockets[accepted] = made
+
+
+def _shut(name: str) -> None:
+    _sockets.pop(name).close()
+
+
+def _helper(name: str, flow: str = "", address: str = "", port: int = 0) -> int:
+    """Forks a helper; with a flow, through a parent that connects it and is gone when this returns."""
+    command_read, command_write = os.pipe()
+    answer_read, answer_write = os.pipe()
+    tgid = os.fork()
+    if tgid == 0:
+        os.close(command_write)
+        os.close(answer_read)
+        answers = os.fdopen(answer_write, "w")
+        if flow:
+            _socket(flow, socket.AF_INET, socket.SOCK_STREAM)
+            _sockets[flow].connect((address, port))
+            if os.fork():
+                os._exit(0)
+        answers.write(f"{os.getpid()}\n")
+        answers.flush()
+        _serve(os.fdopen(command_read), answers)
+        os._exit(0)
+    os.close(command_read)
+    os.close(answer_write)
+    answers_of = os.fdopen(answer_read)
+    _helpers[name] = answers_of, os.fdopen(command_write, "w")
+    if flow:
+        os.waitpid(tgid, 0)
+    return int(answers_of.readline())
+
+
+def _ask(name: str, *command: Any) -> Any:
+    answers, commands = _helpers[name]
+    commands.write(json.dumps(command) + "\n")
+    commands.flush()
+    answer = json.loads(answers.readline())
+    if "error" in answer:
+        raise OSError(getattr(errno, answer["error"]), "in the helper")
+    return answer["ok"]
+
+
+_VERBS: dict[str, Callable[..., Any]] = {
+    "ready": os.getpid,
+    "socket": _socket,
+    "connect": lambda name, address, port: _sockets[name].connect((address, port)),
+    "bind": lambda name, address, port: _sockets[name].bind((address, port)),
+    "listen": lambda name: _sockets[name].listen(),
+    "accept": _accept,
+    "port": lambda name: _sockets[name].getsockname()[1],
+    "send": lambda name, text: _sockets[name].send(text.encode()),
+    "sendto": lambda name, text, address, port: _sockets[name].sendto(text.encode(), (address, port)),
+    "recv": lambda name: _sockets[name].recv(65536).decode(),
+    "close": _shut,
+    "helper": _helper,
+    "ask": _ask,
+}
+
+
+def _answer(command: list[Any]) -> dict[str, Any]:
+    try:
+        return {"ok": _VERBS[command[0]](*command[1:])}
+    except TimeoutError:
+        return {"error": "ETIMEDOUT"}
+    except OSError as error:
+        return {"error": errno.errorcode[error.errno or 0]}
+
+
+def _serve(commands: IO[str], answers: IO[str]) -> None:
+    for line in commands:
+        answers.write(json.dumps(_answer(json.loads(line))) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    _serve(sys.stdin, sys.stdout)
