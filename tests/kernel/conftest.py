@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sensor.kernel import Kernel, KernelOptions
-from tests.support.kernel_lab import Cgroup, make_cgroup, make_pin_directory, remove_pins
+from tests.support.kernel_lab import Cgroup, make_cgroup, make_pin_directory, remove_leftovers, remove_pins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 SMALL_RING_BYTES = 1 << 20
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_start() -> None:
+    """A run that was killed, by its time limit for one, could not clean up after itself."""
+    remove_leftovers()
 
 
 @pytest.fixture

@@ -120,6 +120,16 @@ def make_pin_directory() -> Path:
     return BPFFS / f"nsp-test-{os.getpid()}-{next(_numbers)}"
 
 
+def remove_leftovers() -> None:
+    """Remove what test runs left that were killed and are gone: their programs slow the machine down."""
+    for path in (*BPFFS.glob("nsp-test-*"), *cgroup2_mount().glob("nsp-test-*")):
+        if not Path("/proc", path.name.split("-")[2]).exists():
+            if path.is_relative_to(BPFFS):
+                remove_all(path)
+            else:
+                Cgroup(path).remove()
+
+
 def remove_pins(directory: Path) -> None:
     """Unload whatever a test left, without asking for the lock it may still hold."""
     remove_all(directory)
