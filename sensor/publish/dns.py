@@ -17,6 +17,7 @@ TYPE_CNAME: Final = 5
 TYPE_AAAA: Final = 28
 # RFC 1035: a name has at most 255 octets with its length bytes, so at most 127 labels; a pointer has to
 # lead backwards, and no honest name needs one per label.
+MAX_LABEL_OCTETS: Final = 63
 MAX_NAME_OCTETS: Final = 255
 MAX_POINTERS: Final = 127
 _POINTER: Final = 0xC0
@@ -50,7 +51,7 @@ def decode_name(message: bytes, offset: int) -> tuple[str, bool]:
             offset = target
             continue
         octets += length + 1
-        if length > _POINTER >> 2 or octets > MAX_NAME_OCTETS or offset + 1 + length > end:
+        if length > MAX_LABEL_OCTETS or octets > MAX_NAME_OCTETS or offset + 1 + length > end:
             break
         labels.append(_label(message[offset + 1 : offset + 1 + length]))
         offset += 1 + length
