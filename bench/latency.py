@@ -10,17 +10,19 @@ medians: what the machine does between rounds cancels out.
 from __future__ import annotations
 
 import array
-import subprocess
 import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import scene
 from bench.errors import BenchError
 from bench.statistics import median, percentile, spread
+
+if TYPE_CHECKING:
+    import subprocess
 
 ROUNDS = 10
 WARM_UP = 300

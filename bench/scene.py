@@ -121,7 +121,7 @@ class Sensor:
         """Return whether /healthz says 200."""
         try:
             with urllib.request.urlopen(f"http://{self.metrics_address}/healthz", timeout=2) as response:
-                return bool(response.status == 200)  # noqa: PLR2004
+                return bool(response.status == 200)
         except (urllib.error.URLError, OSError):
             return False
 
@@ -163,7 +163,9 @@ def sensor(brokers: str, cgroup: Path, *arguments: str, cpu: int | None = None) 
 @contextmanager
 def embedded_broker() -> Iterator[str]:
     """Run the in-memory broker and yield its address."""
-    process = subprocess.Popen([sys.executable, "-m", "nsp.embedded_broker"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nsp.embedded_broker"], stdout=subprocess.PIPE, text=True
+    )
     try:
         address = process.stdout.readline().strip() if process.stdout else ""
         if not address:

@@ -34,27 +34,29 @@ def describe_event(
 
 
 def _describe(kind: str, event: Mapping[str, Any], process: Mapping[str, Any]) -> str | None:
+    text: str | None = None
     match kind:
         case "ProcessExec":
-            command = " ".join(process["argv"])
-            return f"exec     {printable(command)[:ARGV_SHOWN]}"
-        case "SocketConnect" | "DatagramSend":
-            verb = "connect " if kind == "SocketConnect" else "send    "
-            return f"{verb} {_peer(event)}"
+            text = f"exec     {printable(' '.join(process['argv']))[:ARGV_SHOWN]}"
+        case "SocketConnect":
+            text = f"connect  {_peer(event)}"
+        case "DatagramSend":
+            text = f"send     {_peer(event)}"
         case "SocketAccept":
-            return f"accept   {_peer(event)}"
+            text = f"accept   {_peer(event)}"
         case "SocketListen":
-            return f"listen   port {event['local_port']}"
+            text = f"listen   port {event['local_port']}"
         case "DnsQuestion":
             question_type = DNS_TYPES.get(event["question_type"], event["question_type"])
-            return f"asks     {printable(event['name'])} {question_type}"
+            text = f"asks     {printable(event['name'])} {question_type}"
         case "DnsAnswer":
             data = ", ".join(record["data"] for record in event["records"])
-            return f"answer   {printable(event['name'])} = {printable(data) or 'rcode ' + str(event['rcode'])}"
+            text = (
+                f"answer   {printable(event['name'])} = {printable(data) or 'rcode ' + str(event['rcode'])}"
+            )
         case "Refusal":
-            return f"REFUSED  {event['hook']} {_peer(event)} ({event['reason']})"
-        case _:
-            return None
+            text = f"REFUSED  {event['hook']} {_peer(event)} ({event['reason']})"
+    return text
 
 
 def _peer(event: Mapping[str, Any]) -> str:

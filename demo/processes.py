@@ -59,15 +59,17 @@ def start_workload(
         "bash", "-c", LAUNCH, "launch", str(cgroup / "cgroup.procs"), f"/run/netns/{host.namespace}",
         str(resolver), *program,
     ]  # fmt: skip
-    return subprocess.Popen(  # noqa: S603 - our own programs
+    return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
         start_new_session=True, preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads touch it before exec
     )  # fmt: skip
 
 
-def start_service(command: Sequence[str], environment: Mapping[str, str], log: IO[str]) -> subprocess.Popen[str]:
+def start_service(
+    command: Sequence[str], environment: Mapping[str, str], log: IO[str]
+) -> subprocess.Popen[str]:
     """Start a part of the pipeline beside us; its output goes to ``log``."""
-    return subprocess.Popen(  # noqa: S603 - our own programs
+    return subprocess.Popen(
         command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True,
         start_new_session=True, preexec_fn=_die_with_parent,  # noqa: PLW1509 - as above
     )  # fmt: skip
@@ -86,7 +88,9 @@ def stop(process: subprocess.Popen[str], name: str) -> int:
         raise DemoError(message) from error
 
 
-def wait_until(what: str, condition: Callable[[], bool], timeout_s: float, watched: Mapping[str, subprocess.Popen[str]]) -> None:
+def wait_until(
+    what: str, condition: Callable[[], bool], timeout_s: float, watched: Mapping[str, subprocess.Popen[str]]
+) -> None:
     """Poll ``condition()`` until true; fail at once when a watched process has died.
 
     Raises:

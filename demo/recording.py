@@ -9,7 +9,6 @@ events are left out, and the ledger is counted anew over what remains.
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demo.errors import DemoError
@@ -17,6 +16,7 @@ from schemas.codec import decode_as, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
 LENGTH = struct.Struct(">I")
 MAX_BATCH_BYTES = 8 << 20  # far above what a sensor writes; guards against a damaged file
@@ -100,11 +100,18 @@ def _reduce(batch: Mapping[str, Any], workload_ids: frozenset[str], root: Path) 
         else:
             kept.update(executable="", argv=[], comm="", parent=0, stdio_peer=None, origin="UNKNOWN")
         processes.append(kept)
-    blank = {"unit": None, "cgroup_path": "", "container_id": None, "pod_uid": None, "id": "host/recorded-node"}
+    blank = {
+        "unit": None,
+        "cgroup_path": "",
+        "container_id": None,
+        "pod_uid": None,
+        "id": "host/recorded-node",
+    }
     return {
         **batch,
         "processes": processes,
         "workloads": [
-            dict(workload) if ours[index] else {**workload, **blank} for index, workload in enumerate(workloads)
+            dict(workload) if ours[index] else {**workload, **blank}
+            for index, workload in enumerate(workloads)
         ],
     }

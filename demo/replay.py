@@ -63,11 +63,14 @@ def replay(screen: Screen, build: Path, recording: Path) -> Report:
             wait_until_quiet(observer)
             screen.events(observer.take_lines())
             alert = observer.first_alert() or {}
-            screen.step(f"DETECTED  {alert['rule_id']} {alert['severity']}: {alert['description']}", "bold yellow")
+            screen.step(
+                f"DETECTED  {alert['rule_id']} {alert['severity']}: {alert['description']}", "bold yellow"
+            )
             screen.process_tree(alert["lineage"])
             order = first_enforcement(scene.brokers)
             screen.step(
-                f"DECIDED   signed enforcement for {order['subject']}, which a sensor would obey", "bold green"
+                f"DECIDED   signed enforcement for {order['subject']}, which a sensor would obey",
+                "bold green",
             )
             return report_of(observer)
 
@@ -88,7 +91,9 @@ def first_enforcement(brokers: str) -> dict[str, Any]:
     """Return the first decision on nsp.enforcement, its signature not verified here."""
     consumer = Consumer({"bootstrap.servers": brokers, "group.id": "nsp-demo-replay", "log_level": 0})
     try:
-        partitions = consumer.list_topics(ENFORCEMENT.name, timeout=READ_TIMEOUT_S).topics[ENFORCEMENT.name].partitions
+        partitions = (
+            consumer.list_topics(ENFORCEMENT.name, timeout=READ_TIMEOUT_S).topics[ENFORCEMENT.name].partitions
+        )
         consumer.assign([TopicPartition(ENFORCEMENT.name, number, 0) for number in partitions])
         deadline = time.monotonic() + READ_TIMEOUT_S
         while time.monotonic() < deadline:

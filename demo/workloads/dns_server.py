@@ -40,7 +40,9 @@ def answer(message: bytes, zone: dict[str, str]) -> bytes:
     while owner in zone and zone[owner].startswith("@"):
         target = zone[owner][1:]
         data = encode_name(target)
-        records.append(encode_name(owner) + struct.pack("!HHIH", TYPE_CNAME, CLASS_IN, TTL_S, len(data)) + data)
+        records.append(
+            encode_name(owner) + struct.pack("!HHIH", TYPE_CNAME, CLASS_IN, TTL_S, len(data)) + data
+        )
         owner = target
     if owner in zone and question_type == TYPE_A:
         data = socket.inet_aton(zone[owner])
