@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the configuration to the parts of the pipeline. Pure: nothing is opened or started."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Any, Final
+
+from stream_apps.correlate.lineage import LineageRules
+from stream_apps.correlate.names import NameLimits, NameTable
+from stream_apps.correlate.programs import ProgramLists, Programs, program_name
+from stream_apps.detect.registry import RULE_IDS
+from stream_apps.respond.limits import Disarmer, Limits, Rate
+from stream_apps.respond.never_cut import NeverCut
+from stream_apps.respond.responder import Blocking, Policy, Responder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from stream_apps.config import StreamConfig
+    from stream_apps.config_sections import BlockingItem, Correlate, NeverCutItem, Respond, RuleResponse
+    from stream_apps.detect.rule import Destination
+    from stream_apps.respond.desired import DesiredStates
+
+NS_PER_S: Final = 1_000_000_000
+
+
+def build_programs(config: Correlate) -> Programs:
+    """Roles of programs."""
+    names = config.programs
+    return Programs(ProgramLists(names.shells, names.interpreters, names.downloaders, names.relays))
+
+
+def build_lineage_rules(config: Correlate) -> LineageRules:
+    """What is a service."""
+    never = frozenset(config.never_services)
+
+    def never_service(image: Mapping[str, Any]) -> bool:
+        if program_name(image["executable"]) in never:
+            return True
+        # A manager that is a script runs in an interpreter: `python3 /usr/bin/supervisord`.
+        argv = image["argv"]
+        return len(argv) > 1 and program_name(argv[1]) in never
+
+    return LineageRules(never_service, config.worker_arguments, config.start_grace_s * NS_PER_S)
+
+
+def build_names(config: Correlate) -> NameTable:
+    """The table of names."""
+    names = config.names
+    limits = NameLimits(names.max_workloads, names.max_addresses, names.grace_s)
+    return NameTable(limits, names.trusted_resolvers)
+
+
+def build_responder(config: StreamConfig, states: DesiredStates) -> tuple[Responder, Limits]:
+    """Who decides, and the limits it decides by."""
+    respond = config.respond
+    items = dict(zip(RULE_IDS, (respond.rce_egress, respond.reverse_shell), strict=False))
+    limits = Limits(Rate(respond.node_per_minute, respond.node_burst))
+    for rule, item in items.items():
+        disarmer = Disarmer(item.max_workloads_per_minute, item.max_trees_per_minute)
+        limits.add_rule(rule, Rate(item.per_minute, item.burst), disarmer)
+    policies = {rule: _policy(respond, item) for rule, item in items.items()}
+    responder = Responder(
+        policies, _never_cut(respond.never_cut), limits, states, _blocking(respond.blocking)
+    )
+    return responder, limits
+
+
+def _policy(respond: Respond, item: RuleResponse) -> Policy:
+    return Policy(
+        actions=tuple((each.action, each.ttl_s * NS_PER_S) for each in item.actions),
+        min_severity=item.min_severity,
+        dry_run=respond.dry_run or item.dry_run,
+    )
+
+
+def _never_cut(item: NeverCutItem) -> NeverCut:
+    return NeverCut(
+        executables=item.executables,
+        argv_prefixes=item.argv_prefixes,
+        workloads=item.workloads,
+        namespaces=item.namespaces,
+        labels=tuple(item.labels.items()),
+    )
+
+
+def _blocking(item: BlockingItem) -> Blocking:
+    return Blocking(item.whole_address, _never_blocked(item))
+
+
+def _never_blocked(item: BlockingItem) -> Callable[[Destination], bool]:
+    networks = tuple(ip_network(each, strict=False) for each in item.never)
+    ports = frozenset(item.never_ports)
+
+    def never(destination: Destination) -> bool:
+        try:
+            address = ip_address(destination.address)
+        except ValueError:
+            return True
+        return destination.port in ports or any(address in network for network in networks)
+
+    return never

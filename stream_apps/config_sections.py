@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sections of the stream apps' configuration, with what each field means.
+
+Input of :mod:`stream_apps.config`, which reads the file. The descriptions are the documentation: they are in
+the published JSON Schema, and editors show them.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from stream_apps.correlate import programs
+from stream_apps.detect.rule import Severity
+from stream_apps.respond.threat import ActionName
+
+_ADDRESS: Final = re.compile(r"(?:\[[0-9a-fA-F:.%]+\]|[^\s:\[\]]+):\d{1,5}")
+
+# Beyond these a limit is no limit any more.
+_LONGEST_TTL_S: Final = 30 * 24 * 3600
+
+
+def _network(text: str) -> str:
+    ip_network(text, strict=False)
+    return text
+
+
+def _address(text: str) -> str:
+    if _ADDRESS.fullmatch(text) is None or int(text.rpartition(":")[2]) > 65535:  # noqa: PLR2004 - highest port
+        raise ValueError("must be host:port, e.g. 127.0.0.1:9465 or [::1]:9465")
+    return text
+
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+Network = Annotated[str, AfterValidator(_network)]
+Address = Annotated[str, AfterValidator(_address)]
+Texts = tuple[Text, ...]
+
+
+class Section(BaseModel):
+    """Common to all: nothing unknown, nothing converted, nothing changed later."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Kafka(Section):
+    """Where Kafka is and how to be let in."""
+
+    brokers: Annotated[tuple[Address, ...], Field(min_length=1)] = ("localhost:9092",)
+    """Brokers to ask first, each host:port."""
+    group: Text = "nsp-stream"
+    """Consumer group; all processes of one installation share it."""
+    instance: Text | None = None
+    """A name of this process that outlives restarts (static membership), or null."""
+    properties: dict[Text, str] = Field(default_factory=dict)
+    """Security settings by librdkafka's names: security.protocol, ssl.ca.location, ssl.certificate.location,
+    ssl.key.location."""
+
+
+class Signing(Section):
+    """What enforcement is signed with."""
+
+    key_file: Annotated[Path, Field(strict=False)] = Path("/etc/nsp/enforcement.key")
+    """Ed25519 private key, PEM (nsp keys generate). Sensors have the public one."""
+
+
+class Service(Section):
+    """The process itself."""
+
+    metrics_address: Address | None = "127.0.0.1:9465"
+    """Address of /metrics and /healthz, or null for none."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """From which level on is logged."""
+    log_format: Literal["json", "console"] = "json"
+    """One line of JSON an event, or lines for people."""
+
+
+class ProgramNames(Section):
+    """Programs by role: basenames of executables, without versions (python, not python3.11)."""
+
+    shells: Texts = programs.SHELLS
+    """Take commands."""
+    interpreters: Texts = programs.INTERPRETERS
+    """Run code given to them."""
+    downloaders: Texts = programs.DOWNLOADERS
+    """Fetch files."""
+    relays: Texts = programs.RELAYS
+    """Join a connection to something, or ask the network."""
+
+
+class Names(Section):
+    """What is remembered of DNS answers."""
+
+    trusted_resolvers: tuple[Network, ...] = ()
+    """Networks of the resolvers whose answers may excuse a destination (exclusions by dns_names). Other
+    answers are shown in alerts and excuse nothing: anybody can run a name server."""
+    grace_s: Annotated[int, Field(ge=0, le=86_400)] = 300
+    """How long a name outlives its TTL, because programs hold on to addresses."""
+    max_workloads: Annotated[int, Field(ge=1, le=100_000)] = 4096
+    """Workloads with names at once; beyond it the one silent for longest is forgotten, and counted."""
+    max_addresses: Annotated[int, Field(ge=1, le=10_000)] = 512
+    """Addresses remembered of one workload."""
+
+
+class Correlate(Section):
+    """What belongs together."""
+
+    programs: ProgramNames = ProgramNames()
+    """Programs by role."""
+    never_services: Texts = (
+        "sshd", "sshd-session", "sshd-auth", "dropbear", "login", "telnetd", "in.telnetd", "in.rlogind",
+        "in.rshd", "inetd", "xinetd", "systemd", "init", "supervisord", "circusd", "s6-svscan",
+        "s6-supervise",
+        "runsv", "runsvdir", "tini", "dumb-init", "docker-init", "catatonit", "containerd", "containerd-shim",
+        "containerd-shim-runc-v2", "dockerd", "docker-proxy", "crio", "conmon", "podman", "buildkitd", "runc",
+        "crun", "kubelet", "k3s", "rke2", "cron", "crond", "atd", "anacron", "cockpit-ws",
+    )  # fmt: skip
+    """Basenames of login services, container runtimes and process managers: what they start stands for
+    itself, whatever they listen on. For a script, its own name."""
+    worker_arguments: Texts = (
+        "from multiprocessing.", "from joblib.", "from loky.", "-m ipykernel_launcher", "-m multiprocessing.",
+    )  # fmt: skip
+    """Beginnings of the code, module or script by which a service in an interpreter starts its workers."""
+    start_grace_s: Annotated[int, Field(ge=0, le=3600)] = 30
+    """A serving program started by a serving program's script within this time of its start is a service of
+    its own (entry points); later, it is what an intruder's listener would look like."""
+    names: Names = Names()
+    """DNS."""
+
+
+class ExclusionItem(Section):
+    """What a rule must not alert on. All conditions given must hold; * in a pattern matches slashes too."""
+
+    reason: Text
+    """Why, for the next person."""
+    services: Texts = ()
+    """Patterns of the service's executable path."""
+    actors: Texts = ()
+    """Patterns of the executable path of the process that acts."""
+    launchers: Texts = ()
+    """Patterns of the executable path of the process that started the shell or tool."""
+    argv_prefix: Texts = ()
+    """First arguments of the process that acts, argv[0] included."""
+    workloads: Texts = ()
+    """Patterns of workload ids (pod uid, or host/<node>/<unit>)."""
+    namespaces: Texts = ()
+    """Patterns of pod namespaces."""
+    labels: dict[Text, Text] = Field(default_factory=dict)
+    """Labels the pod must have; * is any value."""
+    destinations: tuple[Network, ...] = ()
+    """Networks."""
+    dns_names: Texts = ()
+    """Patterns of the name asked or behind the destination, as a trusted resolver gave it."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> ExclusionItem:
+        if not any(getattr(self, name) for name in type(self).model_fields if name != "reason"):
+            raise ValueError("an exclusion without a condition would switch the rule off; set enabled: false")
+        return self
+
+
+class RuleItem(Section):
+    """One detector."""
+
+    enabled: bool = True
+    """Whether it runs."""
+    severity: Severity | None = None
+    """Highest severity it gives, where the detector's own is too high here."""
+    default_exclusions: bool = True
+    """Whether the exclusions that come with the detector apply."""
+    exclusions: tuple[ExclusionItem, ...] = ()
+    """Your own."""
+
+
+class Detect(Section):
+    """What is wrong."""
+
+    rce_egress: RuleItem = Field(default=RuleItem(), alias="nsp.rce-egress")
+    """A service started a shell, interpreter or downloader, which goes out to the network."""
+    reverse_shell: RuleItem = Field(default=RuleItem(), alias="nsp.reverse-shell")
+    """A shell takes its commands from the network."""
+    enforcement_refused: RuleItem = Field(default=RuleItem(), alias="nsp.enforcement-refused")
+    """A sensor refused a command. Exclusions do not apply: no process is behind it."""
+    repeat_after_s: Annotated[int, Field(ge=1, le=86_400)] = 600
+    """One alert for a process tree and rule; still going on after this, the next."""
+
+
+class ActionItem(Section):
+    """One response."""
+
+    action: ActionName
+    """alert: nothing more. quarantine-process: the process tree below the service is off the network, the
+    service lives on. block-destination: the workload cannot reach the address."""
+    ttl_s: Annotated[int, Field(ge=1, le=_LONGEST_TTL_S)] = 3600
+    """How long it lasts from the evidence on. Evidence older than this is recorded, not acted on."""
+
+
+class RuleResponse(Section):
+    """What one rule may do."""
+
+    actions: tuple[ActionItem, ...] = (ActionItem(action="quarantine-process"),)
+    """What to do; the first is the one an alert names. Several may be given."""
+    min_severity: Severity = "HIGH"
+    """Below it, only an alert."""
+    dry_run: bool = False
+    """Only say what this rule would do."""
+    per_minute: Annotated[int, Field(ge=1, le=100_000)] = 600
+    """Responses a minute."""
+    burst: Annotated[int, Field(ge=1, le=100_000)] = 200
+    """Responses at once."""
+    max_workloads_per_minute: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """More distinct workloads within a minute disarm the rule until a minute without an attempt."""
+    max_trees_per_minute: Annotated[int, Field(ge=1, le=10_000)] = 300
+    """More distinct process trees within a minute disarm the rule likewise."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> RuleResponse:
+        names = [each.action for each in self.actions]
+        if len(set(names)) != len(names):
+            raise ValueError("each action may be given once")
+        return self
+
+
+class NeverCutItem(Section):
+    """What is never cut, whatever a rule says."""
+
+    executables: Texts = (
+        "*/sshd", "*/sshd-session", "*/kubelet", "*/containerd", "*/containerd-shim*", "*/dockerd", "*/crio",
+        "*/conmon", "*/runc", "*/crun", "*/systemd", "*/systemd-*", "*/dbus-daemon", "*/init", "*/k3s",
+    )  # fmt: skip
+    """Patterns of executable paths, as the kernel walked them."""
+    argv_prefixes: tuple[Texts, ...] = (("nsp", "sensor"),)
+    """First arguments, for programs in an interpreter."""
+    workloads: Texts = ("host/*/nsp-sensor.service",)
+    """Patterns of workload ids: the sensor's own, beside yours."""
+    namespaces: Texts = ("kube-system",)
+    """Patterns of namespaces."""
+    labels: dict[Text, Text] = Field(default_factory=lambda: {"app.kubernetes.io/name": "nsp-sensor"})
+    """Pods with one of these labels; * is any value."""
+
+
+class BlockingItem(Section):
+    """How block-destination blocks."""
+
+    whole_address: bool = True
+    """All ports of an address, not only the one that was used."""
+    never: tuple[Network, ...] = ("127.0.0.0/8", "::1/128")
+    """Networks that are never blocked; put your resolvers and service networks here."""
+    never_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (53,)
+    """Destinations reached on these ports are never blocked: a resolver serves the whole workload."""
+
+
+class Respond(Section):
+    """What is done about it."""
+
+    dry_run: bool = True
+    """Only say what would be done, for all rules. The default: nobody is cut before somebody says so."""
+    rce_egress: RuleResponse = Field(default=RuleResponse(), alias="nsp.rce-egress")
+    """Response to nsp.rce-egress."""
+    reverse_shell: RuleResponse = Field(default=RuleResponse(), alias="nsp.reverse-shell")
+    """Response to nsp.reverse-shell."""
+    never_cut: NeverCutItem = NeverCutItem()
+    """What is never cut."""
+    blocking: BlockingItem = BlockingItem()
+    """How block-destination blocks."""
+    node_per_minute: Annotated[int, Field(ge=1, le=100_000)] = 240
+    """Responses a minute and node."""
+    node_burst: Annotated[int, Field(ge=1, le=100_000)] = 120
+    """Responses at once and node."""

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One alert per rule and process tree, not one per packet.
+
+Input: findings of batch after batch. Output: whether a finding is a new alert. It is when the tree is new to
+the rule, the severity is higher than before, or the window since the last alert is over. Time is that of the
+evidence, so a replay suppresses what was suppressed live.
+
+Failure: bounded; a tree forgotten (counted) is alerted again by its next evidence. So is everything after a
+restart that could not read back; the id of an alert repeated from the same evidence is the same.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from stream_apps.detect.rule import RANK
+
+if TYPE_CHECKING:
+    from stream_apps.detect.findings import Finding, TreeKey
+
+# Trees under alert at once, cluster-wide; beyond it, an attack has more trees than people can look at.
+MAX_TREES: Final = 20_000
+
+Key = tuple[str, str, "TreeKey"]
+
+
+@dataclass(slots=True)
+class Told:
+    """An alert that was given.
+
+    Attributes:
+        alert_id: Its id.
+        rank: Its severity's rank.
+        until_ns: Wall ns; evidence before it is no news.
+    """
+
+    alert_id: str
+    rank: int
+    until_ns: int
+
+
+class Suppression:
+    """Remembers what was told.
+
+    Attributes:
+        suppressed: Findings that were no news.
+        evicted: Trees forgotten because of the bound.
+    """
+
+    def __init__(self, window_ns: int, max_trees: int = MAX_TREES) -> None:
+        self.suppressed = 0
+        self.evicted = 0
+        self._window_ns = window_ns
+        self._max_trees = max_trees
+        self._told: OrderedDict[Key, Told] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._told)
+
+    def told(self, node: str, boot_id: str, finding: Finding, wall_ns: int) -> Told | None:
+        """The alert that a finding is no news after; None when it is news."""
+        found = self._told.get((node, boot_id, finding.key))
+        if found is None or RANK[finding.severity] > found.rank or wall_ns >= found.until_ns:
+            return None
+        self.suppressed += 1
+        return found
+
+    def tell(
+        self,
+        node: str,
+        boot_id: str,
+        finding: Finding,
+        alert_id: str,
+        wall_ns: int,
+        retry_ns: int | None = None,
+    ) -> None:
+        """Remember an alert.
+
+        Args:
+            node: Node.
+            boot_id: Its boot.
+            finding: What was told.
+            alert_id: Under which id.
+            wall_ns: Wall time of its evidence.
+            retry_ns: Instead of the window, when the response was put off and is to be tried again.
+        """
+        key = node, boot_id, finding.key
+        window_ns = self._window_ns if retry_ns is None else retry_ns
+        self._told[key] = Told(alert_id, RANK[finding.severity], wall_ns + window_ns)
+        self._told.move_to_end(key)
+        if len(self._told) > self._max_trees:
+            self._told.popitem(last=False)
+            self.evicted += 1

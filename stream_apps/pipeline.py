@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Correlate, detect, respond: one batch in, alerts and enforcement out.
+
+Input: a decoded EventBatch and the wall time. Output: an :class:`Outcome`. Work is done per program image
+(tens a batch), then per event only a look-up by record name and, for the few kinds somebody watches, by
+process. Pure: no Kafka, no clock, no file.
+
+Failure: one bad event, dictionary entry or detector never stops the rest; each is an :class:`EventError` in
+the outcome, with its place. A record without a batch's shape raises
+:class:`stream_apps.errors.BatchError`. Everything that is dropped, put off or forgotten is counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from schemas.subject import ProcessSubject
+from stream_apps import assembly
+from stream_apps.correlate.ledger import LossLedger
+from stream_apps.correlate.lineage import descents
+from stream_apps.correlate.order import Ordering
+from stream_apps.correlate.pods import PodTable
+from stream_apps.correlate.view import BatchView
+from stream_apps.detect.alerts import build_alert, describe
+from stream_apps.detect.findings import Findings
+from stream_apps.detect.registry import build_detectors
+from stream_apps.detect.scene import Scene
+from stream_apps.detect.suppression import Suppression
+from stream_apps.errors import BatchError
+from stream_apps.respond.desired import DesiredStates
+from stream_apps.respond.threat import Threat
+from stream_apps.respond.times import Times, TimeToBlock
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_apps.config import StreamConfig
+    from stream_apps.correlate.order import Event
+    from stream_apps.detect.findings import Finding
+    from stream_apps.detect.rule import Detector, Suspect
+    from stream_apps.errors import Stage
+
+DNS_ANSWER: Final = "nsp.DnsAnswer"
+# A response that a limit put off is decided again by evidence this much later.
+RETRY_NS: Final = 5 * assembly.NS_PER_S
+# Errors of one batch that are reported one by one; a batch of nothing but errors has one cause.
+MAX_ERRORS: Final = 32
+
+_Watched = dict[str, dict[int, list[tuple["Detector", "Suspect"]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class EventError:
+    """Something in a batch that could not be used.
+
+    Attributes:
+        stage: correlate, detect or respond.
+        place: Where in the batch.
+        reason: Why.
+    """
+
+    stage: Stage
+    place: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a batch came to.
+
+    Attributes:
+        alerts: ``Alert`` records.
+        enforcements: ``Enforcement`` records, not signed yet.
+        events: Events processed.
+        duplicates: Events seen before, dropped.
+        errors: What could not be used.
+    """
+
+    alerts: list[dict[str, Any]] = field(default_factory=list)
+    enforcements: list[dict[str, Any]] = field(default_factory=list)
+    events: int = 0
+    duplicates: int = 0
+    errors: list[EventError] = field(default_factory=list)
+
+
+class Pipeline:
+    """The pure part of a stream app. Not thread-safe: one thread calls it.
+
+    Attributes:
+        ledger: The account of all events.
+    """
+
+    def __init__(self, config: StreamConfig, pods: PodTable | None = None) -> None:
+        self.ledger = LossLedger()
+        self._pods = pods if pods is not None else PodTable()
+        self._programs = assembly.build_programs(config.correlate)
+        self._lineage_rules = assembly.build_lineage_rules(config.correlate)
+        self._names = assembly.build_names(config.correlate)
+        self._ordering = Ordering()
+        self._detectors = build_detectors(config.detect)
+        self._suppression = Suppression(config.detect.repeat_after_s * assembly.NS_PER_S)
+        self._states = DesiredStates()
+        self._responder, self._limits = assembly.build_responder(config, self._states)
+        self._times = Times()
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def process(self, batch: dict[str, Any], now_ns: int, *, replaying: bool = False) -> Outcome:
+        """Process a batch.
+
+        Args:
+            batch: A decoded EventBatch.
+            now_ns: Wall time.
+            replaying: Only remember: the batch was decided on before. Alerts and enforcement are not
+                repeated; the decisions are taken at the time of the batch.
+
+        Raises:
+            BatchError: The record cannot be used at all.
+        """
+        view = BatchView(batch, self._programs)
+        try:
+            admission = self._ordering.admit(batch)
+            self.ledger.add(batch, admission)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BatchError(f"not the shape of an EventBatch: {type(error).__name__}: {error}") from error
+        outcome = Outcome(events=len(admission.events), duplicates=admission.duplicates)
+        for place, reason in view.problems:
+            self._report(outcome, EventError("correlate", place, reason))
+        scene = Scene(view, descents(view, self._lineage_rules), self._names, self._pods)
+        findings = self._detect(scene, admission.events, outcome)
+        self._respond(scene, findings, batch["clock"]["wall_ns"] if replaying else now_ns, outcome)
+        self._count(outcome, admission.gap_bytes)
+        if replaying:
+            outcome.alerts, outcome.enforcements = [], []
+        return outcome
+
+    def tick(self, now_ns: int) -> Outcome:
+        """Let time pass: publish the smaller state of workloads of whose destinations some are over."""
+        outcome = Outcome(enforcements=list(self._states.expire(now_ns)))
+        self._counts["respond", "destinations_expired"] += len(outcome.enforcements)
+        return outcome
+
+    def on_status(self, status: Mapping[str, Any], now_ns: int = 0) -> TimeToBlock | None:
+        """Take an ``EnforcementStatus``; the times of the enforcement it is about, if it was issued here."""
+        del now_ns
+        self._counts["respond", f"status_{status['outcome'].lower()}"] += 1
+        return self._times.on_status(status)
+
+    def on_enforcement(self, enforcement: Mapping[str, Any]) -> None:
+        """Take an ``Enforcement`` read from its topic: our own after a restart, or a person's order."""
+        self._states.read_back(enforcement)
+
+    def metrics(self) -> Mapping[tuple[str, str], int]:
+        """Counters by stage and reason, and sizes of tables (``*_now``)."""
+        totals = self.ledger.totals()
+        return {
+            **self._counts,
+            ("correlate", "events_unaccounted"): totals.unaccounted,
+            ("correlate", "events_lost"): totals.lost,
+            ("correlate", "names_workload_evicted"): self._names.evicted_workloads,
+            ("correlate", "names_address_evicted"): self._names.evicted_addresses,
+            ("correlate", "nodes_evicted"): self._ordering.evicted + self.ledger.evicted,
+            ("correlate", "pods_refused"): self._pods.refused,
+            ("correlate", "pods_now"): len(self._pods),
+            ("detect", "suppressed"): self._suppression.suppressed,
+            ("detect", "suppression_evicted"): self._suppression.evicted,
+            ("respond", "subjects_evicted"): self._states.evicted,
+            ("respond", "subjects_now"): len(self._states),
+            ("respond", "destinations_dropped"): self._states.destinations_dropped,
+            ("respond", "rules_disarmed_now"): len(self._limits.disarmed_rules()),
+            ("respond", "times_evicted"): self._times.evicted,
+        }
+
+    def _watched(self, scene: Scene, outcome: Outcome) -> _Watched:
+        watched: _Watched = {}
+        for detector in self._detectors:
+            try:
+                suspects = detector.watch(scene)
+            except Exception as error:  # noqa: BLE001 - one detector's fault; the others go on
+                self._report(outcome, EventError("detect", f"{detector.rule.id} watch", _words(error)))
+                continue
+            for kind in detector.kinds if suspects else ():
+                table = watched.setdefault(kind, {})
+                for index, suspect in suspects.items():
+                    table.setdefault(index, []).append((detector, suspect))
+        return watched
+
+    def _detect(self, scene: Scene, events: list[Event], outcome: Outcome) -> Findings:
+        """The hot loop: most events end at the first look-up."""
+        findings = Findings()
+        table_of = self._watched(scene, outcome).get
+        workload_ids = scene.view.workload_ids
+        offset_ns = scene.view.wall_offset_ns
+        learn = self._names.learn
+        images = len(workload_ids)
+        for number, (kind, event) in enumerate(events):
+            try:
+                process = event["process"]
+                if not 0 <= process < images:
+                    raise IndexError(f"process {process} is not in the dictionary of {images}")  # noqa: TRY301
+                if kind == DNS_ANSWER:
+                    learn(workload_ids[process], event, event["ktime_ns"] + offset_ns)
+                    continue
+                table = table_of(kind)
+                if table is not None and process in table:
+                    self._judge(scene, table[process], (kind, event), findings)
+            except Exception as error:  # noqa: BLE001 - one bad event; the rest are processed
+                place = f"events[{number}] {kind} at {_position(event)}"
+                stage: Stage = "correlate" if kind == DNS_ANSWER else "detect"
+                self._report(outcome, EventError(stage, place, _words(error)))
+        return findings
+
+    @staticmethod
+    def _judge(
+        scene: Scene, suspects: list[tuple[Detector, Suspect]], place: Event, findings: Findings
+    ) -> None:
+        kind, event = place
+        for detector, suspect in suspects:
+            sighting = detector.judge(scene, suspect, kind, event)
+            if sighting is not None:
+                findings.add(scene, detector.rule, suspect, sighting, place)
+
+    def _respond(self, scene: Scene, findings: Findings, now_ns: int, outcome: Outcome) -> None:
+        for finding in findings.in_order():
+            try:
+                self._conclude(scene, finding, now_ns, outcome)
+            except Exception as error:  # noqa: BLE001 - one finding; the others are concluded
+                place = f"{finding.rule.id} at {finding.position}"
+                self._report(outcome, EventError("respond", place, _words(error)))
+
+    def _conclude(self, scene: Scene, finding: Finding, now_ns: int, outcome: Outcome) -> None:
+        view = scene.view
+        node, boot_id = view.node, view.boot_id
+        wall_ns = scene.wall_ns(finding.boot_ns)
+        told = self._suppression.told(node, boot_id, finding, wall_ns)
+        alert_id = told.alert_id if told else finding.alert_id(node, boot_id)
+        threat = _threat(scene, finding, alert_id)
+        if told:
+            further = self._responder.block_further(threat, now_ns)
+            if further:
+                self._issue(further.enforcements, view, outcome)
+            return
+        response = self._responder.respond(threat, now_ns)
+        workload = self._pods.describe(threat.workload)
+        outcome.alerts.append(build_alert(finding, scene, workload, response.record, now_ns))
+        self._issue(response.enforcements, view, outcome)
+        retry_ns = RETRY_NS if response.retry else None
+        self._suppression.tell(node, boot_id, finding, alert_id, wall_ns, retry_ns)
+        self._counts["respond", response.record["decision"].replace("-", "_")] += 1
+
+    def _issue(self, enforcements: tuple[dict[str, Any], ...], view: BatchView, outcome: Outcome) -> None:
+        for each in enforcements:
+            outcome.enforcements.append(each)
+            self._times.issued(each, view.wall_offset_ns)
+
+    def _count(self, outcome: Outcome, gap_bytes: int) -> None:
+        counts = self._counts
+        counts["correlate", "batches"] += 1
+        counts["correlate", "events"] += outcome.events
+        counts["correlate", "duplicates"] += outcome.duplicates
+        if gap_bytes:
+            counts["correlate", "gaps"] += 1
+            counts["correlate", "gap_bytes"] += gap_bytes
+        counts["detect", "alerts"] += len(outcome.alerts)
+        counts["respond", "enforcements"] += len(outcome.enforcements)
+
+    def _report(self, outcome: Outcome, error: EventError) -> None:
+        self._counts[error.stage, "errors"] += 1
+        if len(outcome.errors) < MAX_ERRORS:
+            outcome.errors.append(error)
+
+
+def _threat(scene: Scene, finding: Finding, alert_id: str) -> Threat:
+    view = scene.view
+    suspect = finding.suspect
+    root: ProcessSubject | None = None
+    images: tuple[Mapping[str, Any], ...] = ()
+    if suspect.cut_root:
+        tgid, start_ns = view.key(suspect.cut_root)
+        root = ProcessSubject(view.boot_id, tgid, start_ns)
+        images = tuple(
+            view.processes[each]
+            for each in view.chain(suspect.actor)
+            if view.same_process(each, suspect.cut_root)
+        )
+    return Threat(
+        rule_id=finding.rule.id,
+        severity=finding.severity,
+        alert_id=alert_id,
+        node=view.node,
+        summary=f"{finding.rule.id}: {describe(finding, scene)}",
+        workload=view.workloads[view.workload_of[suspect.actor]],
+        pod=scene.pod(suspect.actor),
+        root=root,
+        root_images=images,
+        destinations=tuple(finding.destinations),
+        observed_ns=scene.wall_ns(finding.boot_ns),
+        observed_boot_ns=finding.boot_ns,
+    )
+
+
+def _position(event: Mapping[str, Any]) -> Any:
+    return event.get("position", "an unknown position") if isinstance(event, dict) else "an unknown position"
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
