@@ -100,6 +100,8 @@ class Watch:
         self.kernel = kernel
         self.cgroup = cgroup
         self._events: list[Seen] = []
+        # Before the inventory, a fork by a process not known yet is counted: as it should be.
+        self._counted_before = kernel.counters()
 
     def events(self, *kinds: int, tgid: int | None = None) -> list[Seen]:
         """What was seen so far of these kinds, of one process if asked."""
@@ -120,6 +122,13 @@ class Watch:
                     return seen
             assert time.monotonic() < deadline, f"no such event of kind {kinds}; near: {found[-5:]}"
             time.sleep(0.01)
+
+    def counted(self) -> dict[str, int]:
+        """The kernel's loss and limit counters that moved since this watch began."""
+        before = self._counted_before
+        return {
+            name: now - before[name] for name, now in self.kernel.counters().items() if now > before[name]
+        }
 
     def key(self, tgid: int) -> ProcessKey:
         """The identity the kernel maps have for a live process."""
