@@ -17,11 +17,11 @@ app = typer.Typer(help="Configuration of the stream apps.", no_args_is_help=True
 @app.command("check")
 def check(file: Annotated[Path, typer.Argument(help="the YAML file")]) -> None:
     """Say what is wrong with a configuration, with the place, or that it is good."""
-    from stream_apps.config import load_config  # noqa: PLC0415 - other commands need no pydantic
+    from stream_apps.config import load  # noqa: PLC0415 - other commands need no pydantic
     from stream_apps.errors import ConfigError  # noqa: PLC0415 - same
 
     try:
-        load_config(file)
+        load(file)
     except ConfigError as error:
         raise CommandError(str(error)) from error
     print(f"{file}: good")

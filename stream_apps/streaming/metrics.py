@@ -20,16 +20,21 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from stream_apps.streaming.errors import StartError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
+
+    from prometheus_client.metrics_core import Metric
 
 _PROCESS_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
 _DELAY_BUCKETS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0)
 # A client that sends nothing must not hold a thread for ever.
 _CLIENT_TIMEOUT_S: Final = 5.0
+_SIZE: Final = "_now"
 _TEXT: Final = "text/plain; charset=utf-8"
 
 
@@ -65,8 +70,8 @@ class Metrics:
         self.output_queue = Gauge(
             "nsp_stream_output_queue", "Outputs not acknowledged yet.", registry=registry
         )
-        self.pods = Gauge("nsp_stream_pods", "Pods known.", registry=registry)
-        self.partitions = Gauge("nsp_stream_partitions", "Partitions of nsp.events held.", registry=registry)
+        self.pipeline = PipelineFigures()
+        registry.register(self.pipeline)
         self.process_seconds = Histogram(
             "nsp_stream_process_seconds",
             "Decode, correlate, detect and respond for one batch.",
@@ -88,6 +93,36 @@ class Metrics:
             buckets=_DELAY_BUCKETS,
             registry=registry,
         )
+
+
+class PipelineFigures(Collector):
+    """The pipeline's own counters and sizes, as they were last copied.
+
+    Copied on the event loop, because the pipeline is not to be read while it works.
+    """
+
+    def __init__(self) -> None:
+        self._figures: dict[tuple[str, str], int] = {}
+
+    def update(self, figures: Mapping[tuple[str, str], int]) -> None:
+        """Take a copy."""
+        self._figures = dict(figures)
+
+    def collect(self) -> Iterator[Metric]:
+        """For Prometheus: ``*_now`` are sizes, the rest only grows."""
+        counts = CounterMetricFamily(
+            "nsp_stream_pipeline", "Pipeline counts by stage and reason.", labels=["stage", "reason"]
+        )
+        sizes = GaugeMetricFamily(
+            "nsp_stream_pipeline_size", "Sizes of the pipeline's tables.", labels=["stage", "table"]
+        )
+        for (stage, reason), value in sorted(self._figures.items()):
+            if reason.endswith(_SIZE):
+                sizes.add_metric([stage, reason.removesuffix(_SIZE)], value)
+            else:
+                counts.add_metric([stage, reason], value)
+        yield counts
+        yield sizes
 
 
 class MetricsServer:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One stream app process from start to stop.
 
-Start: wait for Kafka, check the topics, load the pods, then let Faust join the group. Stop (SIGTERM, SIGINT):
-finish the message in hand, deliver outputs, commit, leave the group, exit 0. Failure: whatever must not be
-committed over ends the process with a :class:`StreamError`; started again, it goes on from the committed
-offset, and the ids of what it says twice are the same.
+Start: wait for Kafka, check the topics, load pods and enforcement in force, then let Faust join the group.
+Stop (SIGTERM, SIGINT): finish the message in hand, deliver outputs, commit, leave the group. Failure:
+whatever must not be committed over ends the process with a :class:`StreamError`; started again, it goes on
+from the committed offset, and what it says twice has the same ids.
 """
 
 from __future__ import annotations
@@ -12,59 +12,41 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from schemas.codec import decode_as
-from schemas.errors import SchemaError
-from schemas.topics import ENFORCEMENT, ENFORCEMENT_STATUS, PODS
+from schemas.signing import VerifyingKeys
+from schemas.topics import ENFORCEMENT
 from stream_apps.streaming.app import build_app
 from stream_apps.streaming.errors import OutputLostError, StoppedError, StreamError
 from stream_apps.streaming.metrics import Metrics, MetricsServer
 from stream_apps.streaming.outputs import STOP_PATIENCE_S, Outputs
 from stream_apps.streaming.read_back import ReadBack
+from stream_apps.streaming.side_input import SideInput
 from stream_apps.streaming.side_topics import SideTopics
-from stream_apps.streaming.worker import Decider, Worker
+from stream_apps.streaming.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from schemas.signing import SigningKey
+    from stream_apps.correlate.pods import PodTable
+    from stream_apps.pipeline import Pipeline
     from stream_apps.streaming.app import StreamApp
     from stream_apps.streaming.connection import KafkaConnection
     from stream_apps.streaming.message import Message
 
 _log = structlog.get_logger(__name__)
 
-_TICK_S: Final = 0.1
-# A loop that has not ticked for so long is stuck: no batch takes a second.
+# Delivery reports are served and failures seen so often.
+_BEAT_S: Final = 0.1
+# Time passes for the pipeline, and its figures are copied, every so many beats.
+_BEATS_PER_TICK: Final = 10
+# A loop that has not beaten for so long is stuck: no batch takes a second.
 STUCK_S: Final = 15.0
-# Outputs get their patience, the group a few seconds to hear that we leave.
-_STOP_TIMEOUT_S: Final = STOP_PATIENCE_S + 10.0
-_NS_PER_S: Final = 1_000_000_000
-
-
-class PodSink(Protocol):
-    """The table of pods."""
-
-    def put(self, pod: Mapping[str, Any]) -> None:
-        """Take a ``Pod`` record, new or changed."""
-
-    def remove(self, uid: str) -> None:
-        """Forget a pod; unknown ones too."""
-
-    def __len__(self) -> int:
-        """How many are known."""
-
-
-class Pipeline(Decider, Protocol):
-    """What decides, and hears what became of it."""
-
-    def on_status(self, status: Mapping[str, Any]) -> None:
-        """Take an ``EnforcementStatus`` record."""
+# Outputs get their patience, the group a few seconds to hear that we leave: within the 30 s that Kubernetes
+# grants.
+_STOP_TIMEOUT_S: Final = STOP_PATIENCE_S + 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,27 +71,28 @@ class RuntimeSettings:
 
 
 class Runtime:
-    """Puts the parts together; is what Faust's driver calls back."""
+    """Puts the parts together; is what Faust's driver calls back. Made and run on one event loop."""
 
-    def __init__(self, settings: RuntimeSettings, pipeline: Pipeline, pods: PodSink) -> None:
+    def __init__(self, settings: RuntimeSettings, pipeline: Pipeline, pods: PodTable) -> None:
         self._settings = settings
         self._pipeline = pipeline
-        self._pods = pods
         self._metrics = Metrics()
         self._side = SideTopics(settings.connection)
+        trusted = VerifyingKeys.from_pems([settings.signing_key.public_pem()])
+        self._side_input = SideInput(pipeline, pods, trusted, self._metrics)
         self._outputs = Outputs(settings.connection, self._metrics)
         self._read_back = ReadBack(settings.connection, settings.group, settings.window_s)
         self._worker: Worker | None = None
         self._stopping = asyncio.Event()
         self._failed = asyncio.Event()
         self._phase: str | None = "waiting for Kafka"
-        self._ticked = time.monotonic()
+        self._beaten = time.monotonic()
 
     def problem(self) -> str | None:
         """What is wrong now, None when events are processed. Called from any thread."""
         if self._outputs.failure:
             return self._outputs.failure
-        stuck_s = time.monotonic() - self._ticked
+        stuck_s = time.monotonic() - self._beaten
         if stuck_s > STUCK_S:
             return f"the event loop has been stuck for {stuck_s:.0f} s"
         return self._phase
@@ -127,15 +110,14 @@ class Runtime:
         if self._settings.metrics_address:
             server = MetricsServer(*self._settings.metrics_address, self._metrics, self.problem)
             server.start()
-            _log.info("serving metrics and health", port=server.port)
-        ticking = asyncio.create_task(self._tick())
+        beating = asyncio.create_task(self._beat())
         try:
             await self._process()
         except StoppedError:
-            if not self._stopping.is_set() or self._outputs.waiting:
+            if self._outputs.waiting:
                 raise
         finally:
-            ticking.cancel()
+            beating.cancel()
             await loop.run_in_executor(None, self._side.stop)
             if server:
                 await loop.run_in_executor(None, server.stop)
@@ -149,24 +131,22 @@ class Runtime:
         loop = asyncio.get_running_loop()
         chunks = self._read_back.chunks(partitions)
         count = 0
-        while (chunk := await loop.run_in_executor(None, next, chunks, None)) is not None:
-            for message in chunk:
-                if self._worker:
-                    self._worker.remember(message)
-            count += len(chunk)
-            if self._stopping.is_set():
+        while self._worker and not self._stopping.is_set():
+            chunk = await loop.run_in_executor(None, next, chunks, None)
+            if chunk is None:
                 break
+            for message in chunk:
+                self._worker.remember(message)
+            count += len(chunk)
         _log.info("partitions taken over", partitions=sorted(partitions), batches_read_back=count)
         self._phase = None
 
     async def _process(self) -> None:
         loop = asyncio.get_running_loop()
         partitions = await loop.run_in_executor(None, self._side.topics)
-        self._phase = "loading pods"
-        spoilt: list[tuple[Message, SchemaError]] = []
-        await loop.run_in_executor(None, self._side.load, partitions, lambda each: self._load(each, spoilt))
-        self._metrics.pods.set(len(self._pods))
-        _log.info("pods loaded", pods=len(self._pods))
+        self._phase = "loading pods and enforcement"
+        count = await loop.run_in_executor(None, self._side.load, partitions, self._side_input.take)
+        _log.info("side topics loaded", messages=count)
         self._worker = Worker(
             self._pipeline,
             self._outputs,
@@ -174,91 +154,85 @@ class Runtime:
             partitions[ENFORCEMENT.name],
             self._metrics,
         )
-        for message, error in spoilt:
-            await self._worker.bury(message, "decode", error)
+        # The thread waits until the loop has taken what it read: the loop is never handed more than that.
         self._side.start(
             lambda messages: asyncio.run_coroutine_threadsafe(self._take_side(messages), loop).result()
         )
         self._phase = "joining the consumer group"
         await self._run_app(self._worker)
 
+    async def _take_side(self, messages: list[Message]) -> None:
+        self._side_input.take(messages)
+
     async def _run_app(self, worker: Worker) -> None:
         settings = self._settings
         app = build_app(settings.connection, settings.group, settings.instance, self, worker.handle)
+        failed = asyncio.create_task(self._failed.wait())
         waits = [
+            failed,
             asyncio.create_task(self._stopping.wait()),
-            asyncio.create_task(self._ended(app)),
-            asyncio.create_task(self._failed.wait()),
+            asyncio.create_task(app.wait_until_stopped()),
         ]
         try:
             await app.start()
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        except Exception as error:
+            raise StreamError(f"Faust did not start: {type(error).__name__}: {error}") from error
         finally:
             for each in waits:
                 each.cancel()
             self._outputs.stop_soon()
-        reason = app.crash_reason
         self._phase = "stopping"
-        if reason is None and waits[2] not in done:
-            await asyncio.wait_for(app.stop(), _STOP_TIMEOUT_S)
+        if app.crash_reason is None and not self._outputs.failure:
+            left = await self._leave(app)
             await self._outputs.deliver()
-            _log.info("stopped: outputs delivered, offsets committed")
+            _log.info("stopped: outputs delivered", left_group=left)
             return
         # Nothing more is committed: what was read since the last commit is read again.
+        self._raise_why(app.crash_reason)
+
+    def _raise_why(self, reason: BaseException | None) -> None:
         if self._outputs.failure:
             raise OutputLostError(self._outputs.failure) from reason
         if isinstance(reason, StreamError):
             raise reason
         raise StreamError(f"the stream app crashed: {type(reason).__name__}: {reason}") from reason
 
-    async def _ended(self, app: StreamApp) -> None:
-        await app.wait_until_stopped()
+    async def _leave(self, app: StreamApp) -> bool:
+        """Commit and leave the group; False when the broker does not answer in time.
 
-    def _load(self, message: Message, spoilt: list[tuple[Message, SchemaError]]) -> None:
-        try:
-            self._take_pod(message)
-        except SchemaError as error:
-            spoilt.append((message, error))
-
-    def _take_pod(self, message: Message) -> None:
-        if message.topic != PODS.name:
-            return
-        if message.key is None:
-            raise SchemaError("a pod without a key")
-        if message.value is None:
-            self._pods.remove(message.key.decode(errors="replace"))
-        else:
-            self._pods.put(decode_as(PODS.value, message.value))
-
-    async def _take_side(self, messages: list[Message]) -> None:
-        for message in messages:
-            try:
-                self._take_pod(message)
-                if message.topic == ENFORCEMENT_STATUS.name and message.value is not None:
-                    self._take_status(decode_as(ENFORCEMENT_STATUS.value, message.value))
-            except Exception as error:  # noqa: BLE001 - a message that cannot be used stops nothing
-                if self._worker:
-                    await self._worker.bury(message, "decode", error)
-        self._metrics.pods.set(len(self._pods))
-
-    def _take_status(self, status: Mapping[str, Any]) -> None:
-        self._metrics.statuses.labels(status["outcome"]).inc()
-        if status["outcome"] == "APPLIED" and status["evidence_boot_ns"]:
-            took_ns = status["applied_boot_ns"] - status["evidence_boot_ns"]
-            self._metrics.time_to_block_seconds.observe(took_ns / _NS_PER_S)
-            _log.info("enforcement applied", subject=status["subject"], took_ms=took_ns / 1e6)
-        self._pipeline.on_status(status)
+        Then the outputs' input is read again after the restart, as after a crash.
+        """
+        leaving = asyncio.create_task(app.stop())
+        done, _ = await asyncio.wait([leaving], timeout=_STOP_TIMEOUT_S)
+        if not done:
+            leaving.cancel()
+            return False
+        leaving.result()
+        return True
 
     def _stop(self) -> None:
         self._stopping.set()
         self._side.interrupt()
 
+    async def _beat(self) -> None:
+        beats = 0
+        while True:
+            self._beaten = time.monotonic()
+            self._outputs.poll()
+            self._metrics.output_queue.set(self._outputs.waiting)
+            if self._outputs.failure:
+                self._failed.set()
+            if beats % _BEATS_PER_TICK == 0:
+                self._metrics.pipeline.update(self._pipeline.metrics())
+                await self._tick()
+            beats += 1
+            await asyncio.sleep(_BEAT_S)
+
     async def _tick(self) -> None:
-        with suppress(asyncio.CancelledError):
-            while True:
-                self._outputs.poll()
-                if self._outputs.failure:
-                    self._failed.set()
-                self._metrics.output_queue.set(self._outputs.waiting)
-                self._ticked = time.monotonic()
-                await asyncio.sleep(_TICK_S)
+        if self._worker and self._phase is None:
+            try:
+                await self._worker.tick()
+            except StreamError as error:
+                _log.error("an output of the clock was refused", reason=str(error))
+                self._failed.set()

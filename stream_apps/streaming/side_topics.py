@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two topics every stream app reads in whole, beside its share of the events.
+"""The topics every stream app reads in whole, beside its share of the events.
 
-``nsp.pods`` from the beginning, loaded before the first event is processed; ``nsp.enforcement-status`` from
-now on. One consumer without a group, in a thread; what it reads is handed to the event loop, so that the
-pipeline is touched by one thread only. A broker that is away is waited for.
+``nsp.pods`` and ``nsp.enforcement`` from the beginning, loaded before the first event is processed;
+``nsp.enforcement-status`` from now on. One consumer without a group, in a thread; what it reads is handed to
+the event loop, so that the pipeline is touched by one thread only. A broker that is away is waited for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
-from schemas.topics import ENFORCEMENT_STATUS, PODS, TOPICS
+from schemas.topics import ENFORCEMENT, ENFORCEMENT_STATUS, PODS, TOPICS
 from stream_apps.streaming.errors import StartError, StoppedError
 from stream_apps.streaming.message import Message
 
@@ -34,16 +34,19 @@ _HANDOVER_MESSAGES: Final = 500
 # What librdkafka may fetch ahead; its 64 MB default would be most of this process.
 _FETCH_AHEAD_KBYTES: Final = 4096
 
+_IN_WHOLE: Final = (PODS.name, ENFORCEMENT.name)
+_FROM_NOW: Final = ENFORCEMENT_STATUS.name
+
 
 class SideTopics:
-    """Reads ``nsp.pods`` and ``nsp.enforcement-status``."""
+    """Reads the side topics."""
 
     def __init__(self, connection: KafkaConnection) -> None:
         self._consumer = Consumer(
             connection.librdkafka(
                 group_id="nsp-stream-side-topics",  # required by the client; no group is joined
                 enable_auto_commit=False,
-                enable_partition_eof=True,  # says that all of nsp.pods was read
+                enable_partition_eof=True,  # says that a topic was read in whole
                 auto_offset_reset="earliest",
                 fetch_wait_max_ms=100,
                 queued_max_messages_kbytes=_FETCH_AHEAD_KBYTES,
@@ -51,7 +54,7 @@ class SideTopics:
         )
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._pods_read: set[int] = set()
+        self._unread: set[tuple[str, int]] = set()
 
     def topics(self) -> Mapping[str, int]:
         """Partitions of each of our topics; waits for a broker.
@@ -75,12 +78,12 @@ class SideTopics:
             return {name: len(found[name].partitions) for name in TOPICS}
         raise StoppedError("stopped while waiting for Kafka")
 
-    def load(self, partitions: Mapping[str, int], take: Callable[[Message], None]) -> int:
-        """Read ``nsp.pods`` up to its end as it is now; then :meth:`start` goes on from there.
+    def load(self, partitions: Mapping[str, int], take: Callable[[list[Message]], None]) -> int:
+        """Read what is read in whole, up to its end as it is now; :meth:`start` goes on from there.
 
         Args:
             partitions: As :meth:`topics` says.
-            take: Called with each message, in this thread.
+            take: Called with what was read, in this thread.
 
         Returns:
             How many messages there were.
@@ -88,20 +91,19 @@ class SideTopics:
         Raises:
             StoppedError: Stopped while loading.
         """
-        pods = range(partitions[PODS.name])
-        statuses = range(partitions[ENFORCEMENT_STATUS.name])
+        self._unread = {(name, each) for name in _IN_WHOLE for each in range(partitions[name])}
         self._consumer.assign(
-            [TopicPartition(PODS.name, each, OFFSET_BEGINNING) for each in pods]
-            + [TopicPartition(ENFORCEMENT_STATUS.name, each, OFFSET_END) for each in statuses]
+            [TopicPartition(name, each, OFFSET_BEGINNING) for name, each in sorted(self._unread)]
+            + [TopicPartition(_FROM_NOW, each, OFFSET_END) for each in range(partitions[_FROM_NOW])]
         )
         count = 0
         while not self._stop.is_set():
-            for message in self._read():
-                take(message)
-                count += message.topic == PODS.name
-            if self._pods_read >= set(pods):
+            messages = self._read()
+            take(messages)
+            count += len(messages)
+            if not self._unread:
                 return count
-        raise StoppedError("stopped while loading pods")
+        raise StoppedError("stopped while loading pods and enforcement")
 
     def start(self, take: Callable[[list[Message]], None]) -> None:
         """Go on reading in a thread; ``take`` is called in that thread."""
@@ -135,8 +137,7 @@ class SideTopics:
                     Message(each.topic(), each.partition(), each.offset(), each.key(), each.value())
                 )
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client names it so
-                if each.topic() == PODS.name:
-                    self._pods_read.add(each.partition())
+                self._unread.discard((each.topic(), each.partition()))
             else:
                 _log.warning("reading a side topic", topic=each.topic(), reason=error.str())
         return messages

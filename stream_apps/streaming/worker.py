@@ -31,9 +31,25 @@ _log = structlog.get_logger(__name__)
 
 # Of a dead letter's key; ours are shorter, and the letter must fit beside its value.
 DEAD_LETTER_KEY_MAX_BYTES: Final = 4096
-# Of the text of an error, which may quote hostile input at length.
-REASON_MAX_CHARACTERS: Final = 1000
+# Of the text of the errors, which may quote hostile input at length.
+REASON_MAX_CHARACTERS: Final = 4000
 _NS_PER_S: Final = 1_000_000_000
+
+
+class Unusable(Protocol):
+    """A part of a batch that could not be used."""
+
+    @property
+    def stage(self) -> str:
+        """correlate, detect or respond."""
+
+    @property
+    def place(self) -> str:
+        """Where in the batch."""
+
+    @property
+    def reason(self) -> str:
+        """Why."""
 
 
 class Decided(Protocol):
@@ -44,12 +60,19 @@ class Decided(Protocol):
         """``Alert`` records."""
 
     @property
+    def errors(self) -> Sequence[Unusable]:
+        """Parts of the batch that could not be used."""
+
+    @property
     def enforcements(self) -> Sequence[Mapping[str, Any]]:
         """``Enforcement`` records, not signed yet."""
 
 
 class Decider(Protocol):
     """The pure part: correlate, detect, respond."""
+
+    def tick(self, now_ns: int) -> Decided:
+        """Let time pass."""
 
     def process(self, batch: dict[str, Any], now_ns: int, *, replaying: bool = False) -> Decided:
         """Take a batch; with ``replaying`` only remember it."""
@@ -104,14 +127,26 @@ class Worker:
         try:
             decided = self._pipeline.process(batch, self._now_ns())
         except Exception as error:  # noqa: BLE001 - whatever a batch triggers, the next one is processed
-            await self.bury(message, getattr(error, "stage", "detect"), error)
+            await self._bury(message, getattr(error, "stage", "detect"), _reason(error))
             return
         self._measure(batch, time.perf_counter() - began)
-        for enforcement in decided.enforcements:
-            await self._enforce(message, enforcement)
-        for alert in decided.alerts:
-            await self._alert(message, alert)
-        self._metrics.messages.labels(message.topic, "processed").inc()
+        problems = [each for order in decided.enforcements if (each := await self._enforce(order))]
+        problems += [each for alert in decided.alerts if (each := await self._alert(alert))]
+        problems += [f"{each.stage}, {each.place}: {each.reason}" for each in decided.errors]
+        if problems:
+            stage = decided.errors[0].stage if decided.errors else "respond"
+            await self._bury(message, stage, "\n".join(problems))
+        self._metrics.messages.labels(message.topic, "partly" if problems else "processed").inc()
+
+    async def tick(self) -> None:
+        """Let time pass, and publish what comes of it.
+
+        Raises:
+            StreamError: An output is refused for good.
+        """
+        for order in self._pipeline.tick(self._now_ns()).enforcements:
+            if problem := await self._enforce(order):
+                _log.error("enforcement cannot be written", subject=order.get("subject"), reason=problem)
 
     def remember(self, message: Message) -> None:
         """Let the pipeline see a batch again that was decided before a restart; nothing comes of it.
@@ -126,11 +161,10 @@ class Worker:
             return
         self._metrics.replayed.inc()
 
-    async def bury(self, message: Message, stage: str, error: Exception) -> None:
-        """Count a message that cannot be used, and keep it with the reason."""
-        reason = _reason(error)
+    async def _bury(self, message: Message, stage: str, reason: str) -> None:
+        """Count a message that cannot be used, or not all of it, and keep it with the reason."""
+        reason = reason[:REASON_MAX_CHARACTERS]
         _log.warning("message cannot be used", place=message.place, stage=stage, reason=reason)
-        self._metrics.messages.labels(message.topic, "dead_letter").inc()
         self._metrics.dead_letters.labels(message.topic, stage).inc()
         letter = {
             "topic": message.topic,
@@ -150,17 +184,17 @@ class Worker:
                 raise SchemaError("an empty message")  # noqa: TRY301 - one place buries what is not a batch
             return decode_as(EVENTS.value, message.value)
         except SchemaError as error:
-            await self.bury(message, "decode", error)
+            await self._bury(message, "decode", _reason(error))
             return None
 
-    async def _enforce(self, message: Message, enforcement: Mapping[str, Any]) -> None:
+    async def _enforce(self, enforcement: Mapping[str, Any]) -> str | None:
+        """Publish one order; what is wrong with it, if it cannot be."""
         try:
             node = enforcement["node"]
             key = enforcement_key(node, enforcement["subject"])
             value = self._signing_key.sign(encode("Enforcement", enforcement))
         except (SchemaError, KeyError) as error:
-            await self.bury(message, "respond", error)
-            return
+            return f"respond: {_reason(error)}"
         partition = partition_for(node.encode(), self._enforcement_partitions)
         await self._outputs.send(ENFORCEMENT.name, key, value, partition)
         self._metrics.enforcements.inc()
@@ -171,18 +205,20 @@ class Worker:
             generation=enforcement["generation"],
             alert_id=enforcement["alert_id"],
         )
+        return None
 
-    async def _alert(self, message: Message, alert: Mapping[str, Any]) -> None:
+    async def _alert(self, alert: Mapping[str, Any]) -> str | None:
+        """Publish one alert; what is wrong with it, if it cannot be."""
         try:
             value = encode(ALERTS.value, alert)
             key = alert["workload"]["id"].encode()
             response = alert["response"]
         except (SchemaError, KeyError, TypeError) as error:
-            await self.bury(message, "respond", error)
-            return
+            return f"respond: {_reason(error)}"
         await self._outputs.send(ALERTS.name, key, value)
         self._metrics.alerts.labels(alert["rule_id"], response["action"], response["decision"]).inc()
         _log.info("alert", alert_id=alert["id"], rule=alert["rule_id"], decision=response["decision"])
+        return None
 
     def _measure(self, batch: Mapping[str, Any], took_s: float) -> None:
         self._metrics.process_seconds.observe(took_s)
@@ -199,4 +235,4 @@ def _reason(error: Exception) -> str:
         if frames:
             last = frames[-1]
             text += f" (at {last.filename.rpartition('/')[2]}:{last.lineno} in {last.name})"
-    return text[:REASON_MAX_CHARACTERS]
+    return text
