@@ -144,54 +144,78 @@ int inventory_sockets(struct nsp_iter_task_file *ctx)
 	return 0;
 }
 
-/*
- * Whether the recorded owner leaves the socket to the quarantined tree: it is in that
- * tree itself, or it is gone. A live owner outside, such as the service whose child
- * inherited its listening socket, keeps the socket working.
- */
-static __always_inline int owner_gives_up(const struct nsp_socket *socket,
-					  const struct nsp_process_key *root)
+static __always_inline int is_quarantined(const struct nsp_process_key *key,
+					  struct nsp_process_key *root)
 {
-	struct nsp_process *owner;
+	struct nsp_process *process = find_process(key);
 
-	if (!(socket->flags & NSP_SOCKET_OWNED))
-		return 1;
-	owner = find_process(&socket->owner);
-	return !owner || same_process(&owner->quarantine_root, root);
+	if (!process)
+		return 0;
+	*root = process->quarantine_root;
+	return quarantine_of(root) != 0;
 }
 
+/*
+ * First of the two passes: notes each socket that somebody who is not quarantined
+ * holds. A service's listening socket, which its quarantined child inherited, is one,
+ * whoever opened it: a daemon's opener is often gone. The pass counts when it ends.
+ */
+int survey_sockets(struct nsp_iter_task_file *ctx)
+{
+	u64 task = ctx->task;
+	void *sk = sock_of(ctx->file);
+	int index = NSP_SETTING_SOCKETS_SURVEYED;
+	struct nsp_process_key key, root;
+	struct nsp_socket *socket;
+	u64 *finished = settings.lookup(&index);
+
+	if (!finished)
+		return 0;
+	if (!task) { /* called once more after the last file */
+		*finished += 1;
+		return 0;
+	}
+	if (!sk || !is_inet(sk))
+		return 0;
+	process_key_of(task, &key);
+	if (is_quarantined(&key, &root))
+		return 0;
+	socket = sockets.sk_storage_get(sk, 0, 0);
+	if (socket)
+		socket->survey = *finished + 1;
+	return 0;
+}
+
+/*
+ * Second pass: stamps what the quarantined hold and nobody else does. A socket without
+ * storage never connected nor received: whatever it is used for will be decided then.
+ */
 int mark_sockets(struct nsp_iter_task_file *ctx)
 {
 	u64 task = ctx->task;
 	void *sk = sock_of(ctx->file);
-	int index = NSP_SETTING_SOCKETS_MARKED;
-	struct nsp_process *holder;
-	struct nsp_process_key key;
+	int marked_index = NSP_SETTING_SOCKETS_MARKED;
+	int survey_index = NSP_SETTING_SOCKETS_SURVEYED;
+	struct nsp_process_key key, root;
 	struct nsp_socket *socket;
-	u64 *marked;
+	u64 *survey = settings.lookup(&survey_index);
+	u64 *marked = settings.lookup(&marked_index);
 
-	if (!task || !sk || !is_inet(sk))
+	if (!task || !sk || !survey || !marked || !is_inet(sk))
 		return 0;
 	process_key_of(task, &key);
-	holder = find_process(&key);
-	if (!holder || !quarantine_of(&holder->quarantine_root))
+	if (!is_quarantined(&key, &root))
 		return 0;
-	socket = sockets.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!socket) {
-		count(NSP_COUNTER_SOCKET_STORAGE);
-		return 0;
-	}
-	if (!owner_gives_up(socket, &holder->quarantine_root) ||
-	    same_process(&socket->quarantine_root, &holder->quarantine_root))
+	socket = sockets.sk_storage_get(sk, 0, 0);
+	if (!socket || socket->survey == (u32)*survey ||
+	    same_process(&socket->quarantine_root, &root))
 		return 0;
 	if (!(socket->flags & NSP_SOCKET_OWNED)) {
 		socket->owner = key;
 		socket->cgroup_id = task_cgroup_id(task);
 		socket->flags |= NSP_SOCKET_OWNED;
 	}
-	socket->quarantine_root = holder->quarantine_root;
-	marked = settings.lookup(&index);
-	if (marked)
-		__sync_fetch_and_add(marked, 1);
+	socket->quarantine_root = root;
+	__sync_fetch_and_add(marked, 1);
 	return 0;
 }

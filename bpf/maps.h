@@ -48,6 +48,8 @@ enum nsp_tail {
 enum nsp_setting {
 	/* Sockets stamped by the mark_sockets program, ever: user space reads the difference. */
 	NSP_SETTING_SOCKETS_MARKED = 0,
+	/* Number of the last finished pass of survey_sockets, which alone writes it. */
+	NSP_SETTING_SOCKETS_SURVEYED = 1,
 	NSP_SETTING_MAX = 8,
 };
 
@@ -71,7 +73,7 @@ struct nsp_socket {
 	__u16 last_port;
 	__u8 direction;
 	__u8 flags; /* NSP_SOCKET_* */
-	__u32 pad;
+	__u32 survey; /* the last survey pass that saw it in hands that are not quarantined */
 };
 
 /*

@@ -6,8 +6,7 @@
  */
 #include "flow.h"
 
-#define NSP_SOCK_STREAM 1
-#define NSP_SOCK_DGRAM 2
+#define NSP_SOCK_RAW 3
 #define NSP_CALL_ALLOWED 1
 #define NSP_CALL_REFUSED 0 /* the kernel answers EPERM */
 
@@ -175,7 +174,7 @@ int bind6(struct bpf_sock_addr *ctx)
 
 /*
  * A raw socket never passes connect or sendmsg here, so it is decided and owned at
- * birth; ping sockets likewise. A refusal is only counted: there is no flow to report.
+ * birth; ping and SCTP sockets likewise. A refusal is only counted: there is no flow to report.
  */
 int sock_create(struct bpf_sock *ctx)
 {
@@ -185,8 +184,9 @@ int sock_create(struct bpf_sock *ctx)
 	struct nsp_socket *socket;
 	u8 reason;
 
-	if (ctx->type == NSP_SOCK_STREAM ||
-	    (ctx->type == NSP_SOCK_DGRAM && ctx->protocol == IPPROTO_UDP))
+	if (ctx->type != NSP_SOCK_RAW &&
+	    (ctx->protocol == IPPROTO_TCP || ctx->protocol == IPPROTO_UDP ||
+	     ctx->protocol == IPPROTO_MPTCP))
 		return NSP_CALL_ALLOWED;
 	identify_caller(&caller);
 	refused_by =

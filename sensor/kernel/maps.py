@@ -37,10 +37,10 @@ class EnforcementMaps:
 
     Args:
         maps: Descriptors by map name.
-        mark_sockets: The iterator program that stamps open sockets.
+        mark_sockets: The iterator programs that stamp open sockets: survey, then stamp.
     """
 
-    def __init__(self, maps: Mapping[str, int], mark_sockets: int) -> None:
+    def __init__(self, maps: Mapping[str, int], mark_sockets: tuple[int, int]) -> None:
         self._maps = maps
         self._mark_sockets = mark_sockets
 
@@ -89,9 +89,13 @@ class EnforcementMaps:
         return bpf.map_update(fd, key, value[:at] + mark + value[at + size :], bpf.UpdateFlag.EXIST)
 
     def mark_sockets(self) -> int:
-        """Stamp the open sockets of all quarantined processes; returns how many were new."""
+        """Stamp the open sockets that only quarantined processes hold; returns how many were new.
+
+        Two walks: what anybody else holds, a service's listening socket for one, is noted first.
+        """
         before = self._sockets_marked()
-        run_iterator(self._mark_sockets)
+        for program in self._mark_sockets:
+            run_iterator(program)
         return self._sockets_marked() - before
 
     def set_workload_quarantine(self, cgroup_id: int, value: EnforcementValue) -> None:

@@ -92,7 +92,9 @@ class Kernel:
         self._cpus = bpf.possible_cpus()
         events = loaded.maps["events"]
         self.ring = EventRing(events, bpf.map_info(events).max_entries)
-        self.state = EnforcementMaps(loaded.maps, loaded.iterators["mark_sockets"])
+        self.state = EnforcementMaps(
+            loaded.maps, (loaded.iterators["survey_sockets"], loaded.iterators["mark_sockets"])
+        )
 
     @classmethod
     def start(cls, options: KernelOptions | None = None) -> Kernel:

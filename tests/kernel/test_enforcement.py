@@ -179,6 +179,35 @@ def test_the_service_keeps_serving_while_its_child_with_the_same_listener_is_cut
     assert service.tell("ask", "shell", "connect", "out", "127.0.0.1", port) == "EPERM"
 
 
+def test_a_listener_whose_opener_is_gone_keeps_serving(watch: Watch, suspect: Actor, peer: Actor) -> None:
+    suspect.tell("socket", "server", socket.AF_INET, socket.SOCK_STREAM)
+    suspect.tell("bind", "server", "127.0.0.1", 0)
+    port = suspect.tell("port", "server")
+    opener = suspect.tell("helper", "opener")
+    assert suspect.tell("ask", "opener", "listen", "server") is None
+    os.kill(opener, signal.SIGKILL)
+    watch.wait_for(EXIT, tgid=opener)
+    watch.quarantine(suspect.tell("helper", "shell"))
+    assert peer.connect("client", "127.0.0.1", port) is None
+    assert suspect.tell("accept", "server", "client") is None
+    assert suspect.tell("send", "client", "page") == 4
+    assert peer.tell("recv", "client") == "page"
+
+
+def test_an_accepted_flow_handed_to_a_child_is_cut_with_the_child(
+    watch: Watch, suspect: Actor, peer: Actor
+) -> None:
+    port = suspect.listen("server")
+    peer.connect("flow", "127.0.0.1", port)
+    suspect.tell("accept", "server", "flow")
+    child = suspect.tell("helper", "child")
+    suspect.tell("close", "flow")
+    watch.quarantine(child)
+    assert suspect.tell("ask", "child", "send", "flow", "x") == 1
+    assert peer.tell("recv", "flow") == "ETIMEDOUT"
+    assert peer.connect("next", "127.0.0.1", port) is None
+
+
 def test_a_quarantined_listener_answers_nobody(watch: Watch, suspect: Actor, peer: Actor) -> None:
     port = suspect.listen("server")
     watch.quarantine(suspect.tgid)
