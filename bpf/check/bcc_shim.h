@@ -37,33 +37,33 @@ struct file;
 struct socket;
 struct socket *bpf_sock_from_file(struct file *file);
 
-#define BPF_F_TABLE(type, key_type, value_type, name, entries, map_flags)                          \
-	struct name##_table {                                                                      \
-		value_type *(*lookup)(key_type *);                                                 \
-		int (*update)(key_type *, value_type *);                                           \
-		int (*insert)(key_type *, value_type *);                                           \
-		int (*delete)(key_type *);                                                         \
-		void (*call)(void *, int);                                                         \
-		void *(*sk_storage_get)(void *, void *, int);                                      \
-	};                                                                                         \
-	extern struct name##_table name;                                                           \
+#define BPF_F_TABLE(type, key_type, value_type, name, entries, map_flags) \
+	struct name##_table {                                             \
+		value_type *(*lookup)(key_type *);                        \
+		int (*update)(key_type *, value_type *);                  \
+		int (*insert)(key_type *, value_type *);                  \
+		int (*delete)(key_type *);                                \
+		void (*call)(void *, int);                                \
+		void *(*sk_storage_get)(void *, void *, int);             \
+	};                                                                \
+	extern struct name##_table name;                                  \
 	_Static_assert((entries) >= 0 && (map_flags) >= 0 && sizeof(type), "map " #name)
 
-#define BPF_HASH(name, key_type, value_type, entries)                                              \
+#define BPF_HASH(name, key_type, value_type, entries) \
 	BPF_F_TABLE("hash", key_type, value_type, name, entries, 0)
 #define BPF_ARRAY(name, value_type, entries) BPF_F_TABLE("array", int, value_type, name, entries, 0)
-#define BPF_PERCPU_ARRAY(name, value_type, entries)                                                \
+#define BPF_PERCPU_ARRAY(name, value_type, entries) \
 	BPF_F_TABLE("percpu_array", int, value_type, name, entries, 0)
 #define BPF_PROG_ARRAY(name, entries) BPF_F_TABLE("prog", u32, u32, name, entries, 0)
 
-#define BPF_RINGBUF_OUTPUT(name, pages)                                                            \
-	struct name##_table {                                                                      \
-		int (*ringbuf_output)(void *, u64, u64);                                           \
-		void *(*ringbuf_reserve)(u64);                                                     \
-		void (*ringbuf_discard)(void *, u64);                                              \
-		void (*ringbuf_submit)(void *, u64);                                               \
-	};                                                                                         \
-	extern struct name##_table name;                                                           \
+#define BPF_RINGBUF_OUTPUT(name, pages)                  \
+	struct name##_table {                            \
+		int (*ringbuf_output)(void *, u64, u64); \
+		void *(*ringbuf_reserve)(u64);           \
+		void (*ringbuf_discard)(void *, u64);    \
+		void (*ringbuf_submit)(void *, u64);     \
+	};                                               \
+	extern struct name##_table name;                 \
 	_Static_assert((pages) > 0, "ring " #name)
 
 #endif
