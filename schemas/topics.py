@@ -104,10 +104,10 @@ ENFORCEMENT: Final = Topic(
     cleanup="compact",
     retention_ms=None,
     why="A sensor reads the one partition of its node from the start, so the number cannot change without "
-    "all producers and sensors starting anew. A lift is a tombstone: it must outlive the longest time a "
-    "sensor needs to read from the start to the end (minutes), else that sensor could keep the older "
-    "state it read; seven days also lets a person see what was lifted. A sensor that was away longer "
-    "misses nothing: what is not on the topic is not desired, and is removed from the kernel.",
+    "all producers and sensors starting anew. What is cut is freed by a signed order that wants nothing, "
+    "never by a tombstone, which carries no signature: a tombstone only clears the topic of an order that "
+    "has ended. It must outlive the time a sensor needs to read the topic (minutes); seven days let a "
+    "person see what was there.",
     config={
         **_COMPACT,
         "max.message.bytes": str(BATCH_MAX_BYTES),

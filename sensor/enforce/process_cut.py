@@ -6,9 +6,9 @@ The kernel refuses what a process marked with a quarantine root sends while that
 here is to mark those who were born before the cut.
 
 **Cut**: the entry first, so that each mark has effect at once and a crash in the middle leaves what is
-marked cut; then the root; then scans over the live processes until one finds nobody new, who is a
-descendant by one of the ancestors the kernel remembers for each process (they outlive the ancestors, so
-orphans and double forks are found); then the open sockets; then one more scan. A process born during a
+marked cut; then the root; then by turns a scan over the live processes and a stamp on the open sockets of
+the marked, until a scan finds nobody new. A descendant is known by the ancestors the kernel remembers for
+each process (they outlive the ancestors, so orphans and double forks are found). A process born during a
 scan has a parent that was marked before (and inherits the mark) or is found by the next scan. What is
 left is a fork program that read its parent's entry just before the mark and wrote the child's just after
 the last scan; the controller scans again a tick later for it.
@@ -30,6 +30,7 @@ from sensor.kernel.state import EnforcementValue, ProcessKey
 
 if TYPE_CHECKING:
     from sensor.enforce.ports import Maps
+    from sensor.kernel.state import ProcessValue
 
 # Each scan after the first finds only what was born unmarked during the one before; more than a few
 # means that marks do not stick, and then the next tick goes on.
@@ -53,6 +54,29 @@ class _Tree:
     expires_ns: int
     members: set[ProcessKey] = field(default_factory=set)
     live: int = 0
+    _tgids: set[int] = field(default_factory=set)
+
+    def add(self, key: ProcessKey) -> None:
+        """Take in a member."""
+        if len(self.members) < MAX_MEMBERS:
+            self.members.add(key)
+            self._tgids.add(key.tgid)
+
+    def may_hold(self, tgid: int, process: ProcessValue) -> bool:
+        """False for most who are not in the tree, by numbers alone: hashing keys is ten times slower."""
+        tgids = self._tgids
+        carried = process.quarantine_root
+        if tgid in tgids or (carried is not None and carried.tgid in tgids):
+            return True
+        return any(each.tgid in tgids for each in process.ancestors)
+
+    def holds(self, key: ProcessKey, process: ProcessValue) -> bool:
+        """Whether a live process is in the tree."""
+        members = self.members
+        # Whoever carries the mark of a member's own quarantine descends from that member.
+        if key in members or process.quarantine_root in members:
+            return True
+        return any(each in members for each in process.ancestors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +103,8 @@ class ProcessCuts:
 
     def adopt(self, root: ProcessKey, expires_ns: int) -> None:
         """Take over a quarantine that an earlier sensor began."""
-        self._trees.setdefault(root, _Tree(expires_ns, {root}))
+        tree = self._trees.setdefault(root, _Tree(expires_ns))
+        tree.add(root)
 
     def roots(self) -> frozenset[ProcessKey]:
         """The roots of all trees that are cut."""
@@ -96,15 +121,14 @@ class ProcessCuts:
         present = self._maps.quarantine(root)
         if present is None or present.generation != generation:
             self._maps.set_quarantine(root, EnforcementValue(generation=generation, expires_ns=expires_ns))
-        tree = self._trees.setdefault(root, _Tree(expires_ns, {root}))
+        self.adopt(root, expires_ns)
+        tree = self._trees[root]
         tree.expires_ns = expires_ns
         process = self._maps.process(root.tgid)
         if process is not None and process.start_ns == root.start_ns:
             wanted = self._lasting(root, process.quarantine_root)
             self._maps.mark_process(root.tgid, root.start_ns, wanted)
-        self._settle(root, tree)
-        sockets = self._maps.mark_sockets()
-        settled = self._settle(root, tree)
+        sockets, settled = self._mark_all(root, tree)
         if not tree.live:
             self.free(root)
             raise NotAppliedError("no-such-process", retry=False)
@@ -128,6 +152,16 @@ class ProcessCuts:
             if process.quarantine_root == root:
                 self._maps.mark_process(tgid, process.start_ns, None)
 
+    def _mark_all(self, root: ProcessKey, tree: _Tree) -> tuple[int, bool]:
+        """Scan and stamp by turns until a scan finds nobody new; sockets stamped, and whether it did."""
+        self._scan(root, tree)
+        sockets = self._maps.mark_sockets()
+        for _ in range(MAX_SCANS - 1):
+            if not self._scan(root, tree):
+                return sockets, True
+            sockets += self._maps.mark_sockets()
+        return sockets, False
+
     def _settle(self, root: ProcessKey, tree: _Tree) -> bool:
         return any(not self._scan(root, tree) for _ in range(MAX_SCANS))
 
@@ -135,26 +169,19 @@ class ProcessCuts:
         """One pass over the live processes; how many had to be marked."""
         newly = live = 0
         for tgid, process in self._maps.processes():
+            if not tree.may_hold(tgid, process):
+                continue
             key = ProcessKey(tgid=tgid, start_ns=process.start_ns)
             carried = process.quarantine_root
-            if not self._belongs(key, carried, process.ancestors, tree):
+            if not tree.holds(key, process):
                 continue
             live += 1
-            if len(tree.members) < MAX_MEMBERS:
-                tree.members.add(key)
+            tree.add(key)
             wanted = self._lasting(root, carried)
             if carried != wanted and self._maps.mark_process(tgid, process.start_ns, wanted):
                 newly += 1
         tree.live = live
         return newly
-
-    @staticmethod
-    def _belongs(
-        key: ProcessKey, carried: ProcessKey | None, ancestors: tuple[ProcessKey, ...], tree: _Tree
-    ) -> bool:
-        members = tree.members
-        # Whoever carries the mark of a member's own quarantine descends from that member.
-        return key in members or carried in members or any(each in members for each in ancestors)
 
     def _lasting(self, root: ProcessKey, carried: ProcessKey | None) -> ProcessKey:
         """Of the root to mark with and the one carried, the one whose quarantine ends last."""

@@ -191,7 +191,7 @@ def test_marks_that_do_not_stick_do_not_hang_the_sensor() -> None:
 
     maps.mark_process = forgetful  # type: ignore[method-assign] # a kernel that undoes each mark
     assert not ProcessCuts(maps).cut(key(20), 7, FOREVER).settled
-    assert sum(name == "processes" for name, _ in maps.log) == 2 * MAX_SCANS
+    assert sum(name == "processes" for name, _ in maps.log) == MAX_SCANS
 
 
 @settings(max_examples=200, deadline=None)
