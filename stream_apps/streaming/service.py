@@ -40,7 +40,7 @@ async def _run(settings: RuntimeSettings, pipeline: Pipeline, pods: PodTable) ->
     except StreamError as error:
         _log.error("the stream app ends; a restart goes on from the committed offsets", reason=str(error))
         return 1
-    except Exception:
+    except Exception:  # noqa: BLE001 - the end of the process; logged whole
         _log.exception("the stream app failed")
         return 1
     return 0
