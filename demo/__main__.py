@@ -17,7 +17,7 @@ from demo.story import Story
 from sensor.kernel.support import check_support
 
 ROOT = Path(__file__).parent.parent
-RECORDING = ROOT / "examples" / "recordings" / "demo.avro"
+RECORDING = ROOT / "examples" / "recordings" / "demo.avro.gz"
 REAL = """\
 Real: the kernel programs, the sensor, the stream app, the signatures, the sockets, the exploit, the cut.
 Not real: Kafka is librdkafka's embedded mock cluster; the pods are cgroups and network namespaces laid out

@@ -90,9 +90,10 @@ class Observer:
         """Return whether a process of this workload has been seen to listen."""
         return workload_id in self._seen.listening
 
-    def first_alert(self) -> dict[str, Any] | None:
-        """Return the first alert, or None."""
-        return next(iter(self.read().alerts.values()), None)
+    def alert(self, rule_id: str) -> dict[str, Any] | None:
+        """Return the first alert of a rule, or None."""
+        alerts = list(self.read().alerts.values())
+        return next((alert for alert in alerts if alert["rule_id"] == rule_id), None)
 
     def _run(self) -> None:
         consumer = Consumer(

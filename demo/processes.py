@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -32,6 +31,9 @@ exec nsenter --net="$1" -- unshare --mount --propagation private -- sh -c '
 mount --bind "$1" /etc/resolv.conf; shift; exec "$@"' sh "${@:2}"
 """
 WORKLOADS = Path(__file__).parent / "workloads"
+PYTHON = "/usr/bin/python3"  # as in an image: standard library only, no environment of ours
+# The shells of an image find no start-up files of the machine they happen to run on.
+WORKLOAD_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8"}
 
 
 def _die_with_parent() -> None:
@@ -54,14 +56,14 @@ def start_workload(
         arguments: program file name and its arguments.
         log: where its stderr goes.
     """
-    program = [sys.executable, "-u", str(WORKLOADS / arguments[0]), *arguments[1:]]
+    program = [PYTHON, "-u", *arguments]
     command = [
         "bash", "-c", LAUNCH, "launch", str(cgroup / "cgroup.procs"), f"/run/netns/{host.namespace}",
         str(resolver), *program,
     ]  # fmt: skip
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-        start_new_session=True, preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads touch it before exec
+        cwd=WORKLOADS, env=WORKLOAD_ENVIRONMENT, start_new_session=True, preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads touch it before exec
     )  # fmt: skip
 
 

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recording of a run: its event batches in a file, reduced to the demonstration's workloads.
 
-Format: for each batch a 4-byte big-endian length and the EventBatch in Avro single-object encoding.
+Format, gzipped: for each batch a 4-byte big-endian length and the EventBatch in Avro single-object encoding.
 What other programs of the machine did, and the machine's own paths, are not ours to publish: their
 events are left out, and the ledger is counted anew over what remains.
 """
 
 from __future__ import annotations
 
+import gzip
 import struct
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from demo.errors import DemoError
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 LENGTH = struct.Struct(">I")
 MAX_BATCH_BYTES = 8 << 20  # far above what a sensor writes; guards against a damaged file
+MAX_RECORDING_BYTES = 256 << 20
 
 
 def save(path: Path, batches: Iterable[Mapping[str, Any]], workload_ids: frozenset[str], root: Path) -> int:
@@ -34,7 +37,7 @@ def save(path: Path, batches: Iterable[Mapping[str, Any]], workload_ids: frozens
     path.parent.mkdir(parents=True, exist_ok=True)
     sequence, seq = 0, 0
     ring_end = 0
-    with path.open("wb") as file:
+    with gzip.open(path, "wb") as file:
         for batch in batches:
             events = _kept_events(batch, workload_ids)
             if not events:
@@ -50,7 +53,7 @@ def save(path: Path, batches: Iterable[Mapping[str, Any]], workload_ids: frozens
             seq += len(events)
             data = encode("EventBatch", reduced)
             file.write(LENGTH.pack(len(data)) + data)
-        return file.tell()
+    return path.stat().st_size
 
 
 def load(path: Path) -> Iterator[dict[str, Any]]:
@@ -60,9 +63,10 @@ def load(path: Path) -> Iterator[dict[str, Any]]:
         DemoError: the file is missing, cut or damaged; names the offset.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        message = f"cannot read the recording {path}: {error.strerror}"
+        with gzip.open(path, "rb") as file:
+            data = file.read(MAX_RECORDING_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        message = f"cannot read the recording {path}: {error}"
         raise DemoError(message) from error
     offset = 0
     while offset < len(data):

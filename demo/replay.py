@@ -18,7 +18,7 @@ from demo.observer import Observer
 from demo.recording import load
 from demo.report import Report
 from demo.scene import Scene
-from demo.story import wait_until_quiet
+from demo.story import RULE, wait_until_quiet
 from schemas.codec import decode_as, encode
 from schemas.topics import ENFORCEMENT
 from stream_apps.correlate.ledger import LossLedger
@@ -59,10 +59,10 @@ def replay(screen: Screen, build: Path, recording: Path) -> Report:
         with Observer(scene.brokers, names) as observer:
             screen.step(f"playing {len(batches)} batches from {recording.name}")
             publish(scene.brokers, batches)
-            scene.wait("an alert", lambda: observer.first_alert() is not None, ALERT_TIMEOUT_S)
+            scene.wait("an alert", lambda: observer.alert(RULE) is not None, ALERT_TIMEOUT_S)
             wait_until_quiet(observer)
             screen.events(observer.take_lines())
-            alert = observer.first_alert() or {}
+            alert = observer.alert(RULE) or {}
             screen.step(
                 f"DETECTED  {alert['rule_id']} {alert['severity']}: {alert['description']}", "bold yellow"
             )

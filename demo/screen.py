@@ -35,6 +35,7 @@ class Screen:
         self._started = time.monotonic()
         self._plain_budget = PLAIN_EVENTS_PER_STEP
         self._facts = ""
+        self.focus = ""  # without a terminal, show only lines that begin with this
         self._live = Live(console=self.console, refresh_per_second=10, transient=True)
         self._is_live = self.console.is_terminal
 
@@ -65,7 +66,7 @@ class Screen:
         """Show what the sensor saw."""
         for line in lines:
             self._events.append(line)
-            if not self._is_live and self._plain_budget > 0:
+            if not self._is_live and self._plain_budget > 0 and line.startswith(self.focus):
                 self._plain_budget -= 1
                 self.console.print(Text("            | " + line, style="dim"), soft_wrap=True)
         if self._is_live:
@@ -79,7 +80,10 @@ class Screen:
         """Show the chain from the service to the attacker's process, with what is cut marked."""
         root: Tree | None = None
         branch: Tree | None = None
-        for entry in reversed(lineage):
+        service = next(
+            (at for at, entry in enumerate(lineage) if entry["role"] == "service"), len(lineage) - 1
+        )
+        for entry in reversed(lineage[: service + 1]):
             label = _lineage_label(entry)
             if branch is None:
                 root = branch = Tree(label)

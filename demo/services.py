@@ -30,6 +30,8 @@ COMMAND_TIMEOUT_S = 60
 BROKER_START_S = 20.0
 NODE = "demo-node"
 HTTP_OK = 200
+# The embedded broker answers a waiting fetch only when the wait is over; a real one answers at once.
+SENSOR_OPTIONS = ("--kafka-option", "fetch.wait.max.ms=10")
 
 
 def free_address() -> str:
@@ -120,7 +122,7 @@ def start_sensor(workspace: Workspace, brokers: str, cgroup_root: Path, pins: st
     command = [
         sys.executable, "-m", "sensor", "--node", NODE, "--brokers", brokers,
         "--cgroup-root", str(cgroup_root), "--pin-directory", pins,
-        "--metrics-address", workspace.sensor_metrics,
+        "--metrics-address", workspace.sensor_metrics, *SENSOR_OPTIONS,
         "--enforcement-public-key", str(workspace.keys / "enforcement.pub.pem"),
     ]  # fmt: skip
     with workspace.log("sensor").open("a") as log:

