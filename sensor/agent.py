@@ -22,7 +22,6 @@ from sensor.enforce.agent import EnforcementAgent
 from sensor.kernel.runtime import Kernel, KernelOptions
 from sensor.publish.batch import BatchBuilder
 from sensor.publish.identity import node_identity
-from sensor.publish.ledger import loss_entries
 from sensor.publish.lineage import ProcessTable
 from sensor.publish.losses import Losses
 from sensor.publish.notices import Notices
@@ -127,12 +126,7 @@ class Agent:
 
     def losses(self) -> list[dict[str, Any]]:
         """The loss counters, as in a batch."""
-        sources = {
-            "kernel": self._kernel.counters(),
-            "lineage": self._processes.counters,
-            "workload": self._workloads.counters,
-        }
-        return loss_entries(sources, self._losses)
+        return self._pipeline.losses()
 
     def gauges(self) -> Mapping[str, float]:
         """What is so now."""

@@ -38,7 +38,8 @@ class BatchBuilder:
         events: In kernel order, as the codec takes them.
         index: Process to its index in the dictionary; the handlers look here first.
         downstream: Indices of processes that a service started (see :func:`is_downstream`).
-        urgent: Something happened that a detector waits for.
+        urgent: Something happened that a detector waits for: a service's descendant began a program, asked a
+            name or went out, or a program began on a socket.
         weight: Estimated bytes of all but the plain events.
     """
 

@@ -56,7 +56,7 @@ class LifecycleEvents:
         batch = self._batch
         record, parent, cgroup_id = read_image(data, offset, self._addresses, seen_exec=True)
         index = batch.current(batch.processes.exec(record, parent, cgroup_id))
-        if index in batch.downstream:
+        if index in batch.downstream or record["stdio_peer"] is not None:
             batch.urgent = True
         self._append("nsp.ProcessExec", position, record["image_ns"], index)
 

@@ -24,7 +24,7 @@ from sensor.publish.producer import Pending
 from sensor.publish.resume import resume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from sensor.publish.batch import BatchBuilder
     from sensor.publish.identity import NodeIdentity
@@ -36,15 +36,17 @@ if TYPE_CHECKING:
 
 # One copy out of the ring: two to three batches; small enough to stay in the cache.
 READ_BYTES: Final = 256 * 1024
-# Between polls while events come, and at most on a quiet node. An event waits half of it on average before
-# anybody can decide about it; a poll costs 15 us.
-BUSY_POLL_S: Final = 0.005
-IDLE_POLL_S: Final = 0.020
+# Between polls. An event waits half of it on average before anybody can decide about it; a poll with what
+# follows costs up to 0.1 ms of a cold cache, so the short one is only for when something is going on.
+POLL_S: Final = 0.020
+ALERT_POLL_S: Final = 0.004
+# How long after a service's descendant acted: what an intruder does next comes within seconds.
+ALERT_S: Final = 5.0
 # Batches closed before their time because a service's descendant acted. Beyond this rate they wait for
 # batch_ms as all do: an attack that fills batches by itself needs no help.
 URGENT_PER_SECOND: Final = 50
 # The kernel's counters are read with a system call each; a reader of the account waits this long for them.
-_COUNTERS_EVERY_S: Final = 0.25
+_COUNTERS_EVERY_S: Final = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -68,7 +70,7 @@ class Pipeline:
         identity: NodeIdentity,
         notices: Notices,
         losses: Losses,
-        limits: tuple[int, int] = (500, 20),
+        limits: tuple[int, int] = (500, 100),
     ) -> None:
         self._source = source
         self._batch = batch
@@ -94,7 +96,8 @@ class Pipeline:
         self._opened_at: float | None = None
         self._urgent_tokens = float(URGENT_PER_SECOND)
         self._urgent_at = time.monotonic()
-        self._counters: Mapping[str, int] = {}
+        self._alert_until = 0.0
+        self._loss_entries: list[dict[str, Any]] = []
         self._counters_at = 0.0
         self.last_step = time.monotonic()
         self.producer: BatchProducer | None = None
@@ -146,17 +149,17 @@ class Pipeline:
             stopping: Asked between steps.
             tick: Run between steps, about every 20 ms at the latest; for what is not on the path.
         """
-        pause = BUSY_POLL_S
         while not stopping():
-            pause = BUSY_POLL_S if self.step() else min(2 * pause, IDLE_POLL_S)
+            self.step()
             tick()
-            time.sleep(self._pause(pause))
+            time.sleep(self._pause())
 
-    def _pause(self, pause: float) -> float:
+    def _pause(self) -> float:
+        now = time.monotonic()
+        pause = ALERT_POLL_S if now < self._alert_until else POLL_S
         if self._opened_at is None:
             return pause
-        due = self._opened_at + self._limit_s - time.monotonic()
-        return max(0.0, min(pause, due))
+        return max(0.0, min(pause, self._opened_at + self._limit_s - now))
 
     def step(self) -> bool:
         """Read, decode and send what is there now.
@@ -177,6 +180,7 @@ class Pipeline:
             position = self._base + self._start
             self._offset = self._decoder.feed(self._data, self._offset, position, self._limit_events)
             if self._batch_is_full():
+                self._alert_until = now + ALERT_S if self._batch.urgent else self._alert_until
                 self._close_batch()
                 producer.poll()
         if self._is_due(now):
@@ -206,7 +210,9 @@ class Pipeline:
         if self._backlog:
             self._data, self._start = self._backlog.pop(0)
         else:
-            chunk = self._source.ring.read(READ_BYTES)
+            ring = self._source.ring
+            # One look at a mapped word, which is all that most polls of a quiet node do.
+            chunk = ring.read(READ_BYTES) if ring.unread_bytes else None
             if chunk is None:
                 return False
             self._data, self._start = chunk.data, chunk.start
@@ -225,6 +231,7 @@ class Pipeline:
         return self._batch.urgent and self._may_hurry(now)
 
     def _may_hurry(self, now: float) -> bool:
+        self._alert_until = now + ALERT_S
         earned = (now - self._urgent_at) * URGENT_PER_SECOND
         self._urgent_tokens = min(float(URGENT_PER_SECOND), self._urgent_tokens + earned)
         self._urgent_at = now
@@ -254,19 +261,24 @@ class Pipeline:
             "ring_end": self._base + ring_end,
             "clock": {"boot_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME), "wall_ns": time.time_ns()},
             "cpus": self._ledger.take(),
-            "losses": loss_entries(self._loss_sources(), self._losses),
+            "losses": self._lost(),
         }
 
-    def _loss_sources(self) -> dict[str, Mapping[str, int]]:
+    def _lost(self) -> list[dict[str, Any]]:
         now = time.monotonic()
         if now - self._counters_at >= _COUNTERS_EVERY_S:
-            self._counters = self._source.counters()
+            self._loss_entries = self.losses()
             self._counters_at = now
-        return {
-            "kernel": self._counters,
+        return self._loss_entries
+
+    def losses(self) -> list[dict[str, Any]]:
+        """Everything lost, cut or done again so far, as a batch tells it."""
+        sources = {
+            "kernel": self._source.counters(),
             "lineage": self._batch.processes.counters,
             "workload": self._batch.workloads.counters,
         }
+        return loss_entries(sources, self._losses)
 
     def _encode(self, record: dict[str, Any]) -> bytes:
         try:
@@ -279,7 +291,7 @@ class Pipeline:
             empty = {
                 **record,
                 "cpus": [{**entry, "events": 0} for entry in record["cpus"]],
-                "losses": loss_entries(self._loss_sources(), self._losses),
+                "losses": self.losses(),
                 "processes": record["processes"][:1],
                 "events": [],
             }

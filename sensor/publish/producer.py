@@ -153,7 +153,7 @@ class BatchProducer:
         self.reachable = True
         self.last_acknowledged = time.monotonic()
         self.counters = {
-            "batches": 0, "events": 0, "bytes": 0, "acknowledged_batches": 0, "acknowledged_events": 0,
+            "batches": 0, "events": 0, "bytes": 0, "batches_acknowledged": 0, "events_acknowledged": 0,
         }  # fmt: skip
 
     @property
@@ -186,6 +186,9 @@ class BatchProducer:
 
     def poll(self, timeout_s: float = 0.0) -> None:
         """Run the client's callbacks, send what waits, report what was acknowledged."""
+        if not self._pending and not timeout_s:
+            # Nothing to be told but the state of the connection, which can wait for the next batch.
+            return
         if self._client is not None:
             self._client.poll(timeout_s)
         if self._failure is not None:
@@ -241,8 +244,8 @@ class BatchProducer:
         while self._pending and self._pending[0].acknowledged:
             last = self._pending.popleft()
             self._pending_bytes -= len(last.payload)
-            self.counters["acknowledged_batches"] += 1
-            self.counters["acknowledged_events"] += last.events
+            self.counters["batches_acknowledged"] += 1
+            self.counters["events_acknowledged"] += last.events
         if last is None:
             return
         self.reachable = True
