@@ -40,7 +40,7 @@ static int udp_connect(int fd, struct sockaddr_in *to, long n)
 
 static int tcp_connect(struct sockaddr_in *to)
 {
-	struct linger reset = { .l_onoff = 1 };
+	struct linger reset = {.l_onoff = 1};
 	int fd = socket(AF_INET, SOCK_STREAM, 0), result;
 
 	to->sin_port = htons(TCP_PORT);
@@ -52,7 +52,7 @@ static int tcp_connect(struct sockaddr_in *to)
 
 int main(int argc, char **argv)
 {
-	struct sockaddr_in to = { .sin_family = AF_INET };
+	struct sockaddr_in to = {.sin_family = AF_INET};
 	double start, now, rate, seconds;
 	long done = 0;
 	int fd, udp;

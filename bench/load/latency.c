@@ -25,12 +25,10 @@
 #define DNS_PORT 53
 #define TCP_PORT 7777
 
-
 extern char **environ;
 
 /* bench.example.test A, recursion desired; the transaction id is set per question. */
-static const unsigned char question[] =
-	"\0\0\1\0\0\1\0\0\0\0\0\0\5bench\7example\4test\0\0\1\0\1";
+static const unsigned char question[] = "\0\0\1\0\0\1\0\0\0\0\0\0\5bench\7example\4test\0\0\1\0\1";
 
 static uint64_t now_ns(void)
 {
@@ -48,7 +46,7 @@ static void die(const char *what)
 
 static struct sockaddr_in address_of(const char *text, int port)
 {
-	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(port) };
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
 
 	if (inet_pton(AF_INET, text, &address.sin_addr) != 1) {
 		fprintf(stderr, "%s is not an IPv4 address\n", text);
@@ -62,7 +60,7 @@ static uint32_t dns_round_trip(const char *to, unsigned int id)
 	static int fd = -1;
 	unsigned char message[sizeof(question)], answer[512];
 	struct sockaddr_in server = address_of(to, DNS_PORT);
-	struct timeval limit = { .tv_sec = 2 };
+	struct timeval limit = {.tv_sec = 2};
 	uint64_t start;
 
 	if (fd < 0) {
@@ -83,7 +81,7 @@ static uint32_t dns_round_trip(const char *to, unsigned int id)
 static uint32_t tcp_connect(const char *to)
 {
 	struct sockaddr_in server = address_of(to, TCP_PORT);
-	struct linger reset = { .l_onoff = 1 }; /* no TIME_WAIT: ports would run out */
+	struct linger reset = {.l_onoff = 1}; /* no TIME_WAIT: ports would run out */
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 	uint64_t start = now_ns();
 	uint32_t taken;
@@ -98,7 +96,7 @@ static uint32_t tcp_connect(const char *to)
 
 static uint32_t exec_true(void)
 {
-	char *argv[] = { "true", NULL };
+	char *argv[] = {"true", NULL};
 	uint64_t start = now_ns();
 	pid_t child;
 
@@ -130,11 +128,12 @@ static void serve(const char *at)
 {
 	struct sockaddr_in dns = address_of(at, DNS_PORT), tcp = address_of(at, TCP_PORT);
 	int one = 1, client;
-	struct pollfd fds[2] = { { socket(AF_INET, SOCK_DGRAM, 0), POLLIN, 0 },
-				 { socket(AF_INET, SOCK_STREAM, 0), POLLIN, 0 } };
+	struct pollfd fds[2] = {{socket(AF_INET, SOCK_DGRAM, 0), POLLIN, 0},
+				{socket(AF_INET, SOCK_STREAM, 0), POLLIN, 0}};
 
 	setsockopt(fds[1].fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (bind(fds[0].fd, (void *)&dns, sizeof(dns)) || bind(fds[1].fd, (void *)&tcp, sizeof(tcp)))
+	if (bind(fds[0].fd, (void *)&dns, sizeof(dns)) ||
+	    bind(fds[1].fd, (void *)&tcp, sizeof(tcp)))
 		die("bind");
 	if (listen(fds[1].fd, 512))
 		die("listen");
