@@ -122,7 +122,7 @@ def is_own_program(view: BatchView, rules: LineageRules, index: int, parent: int
 
 
 def _stands_for_itself(view: BatchView, rules: LineageRules, index: int, parent: int, above: Descent) -> bool:
-    """Whether a serving image right below a service is the next service rather than an attacker's listener."""
+    """Whether a serving image right below a service is the next service, not an attacker's listener."""
     role = view.roles[index]
     if view.same_process(index, parent):
         # One process, both images serve: an entry point that became the service. A relay is no service.

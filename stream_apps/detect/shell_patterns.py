@@ -23,10 +23,10 @@ _REMEMBERED: Final = 4096
 _LONGEST: Final = 4096
 
 _MARKERS: Final = (
-    "/dev/tcp", "/dev/udp", "/inet", "ocket", "nc", "netcat", "socat", "telnet", "openssl", "net", "fsockopen",
+    "/dev/tcp", "/dev/udp", "/inet", "ocket", "nc", "netcat", "socat", "telnet", "openssl", "net", "fsock",
 )  # fmt: skip
 _SHELL: Final = r"(?:\b|/)(?:ba|da|a|k|z|c|fi)?sh\b"
-_NETCAT: Final = r"(?:^|[\s;|&(/'\"])(?:nc|ncat|netcat)(?:\.\w+)?\s"
+_NETCAT: Final = r"(?:^|[\s;|&(/'\"])(?:nc|ncat|netcat)(?:\.\w+)?(?=\s)"
 
 # Name, then expressions that must all be found. The order is that of telling: the first match is named.
 _LISTED: Final[tuple[tuple[str, ...], ...]] = (
@@ -62,6 +62,7 @@ _LISTED: Final[tuple[tuple[str, ...], ...]] = (
         r"(?i)\b(?:tcp|udp|openssl|ssl|sctp)\w*(?:-\w+)?:",
     ),
     ("awk-inet", r"/inet[46]?/(?:tcp|udp)/"),
+    ("lua-socket", r"\bsocket\b", r"os\.execute|io\.popen", r"connect"),
     (
         "python-socket",
         r"\bsocket\b",
@@ -81,7 +82,6 @@ _LISTED: Final[tuple[tuple[str, ...], ...]] = (
         r"exec|proc_open|passthru|system|popen",
     ),
     ("node-socket", r"\bnet\b", r"child_process|spawn|exec", r"connect|Socket|createConnection"),
-    ("lua-socket", r"\bsocket\b", r"os\.execute|io\.popen", r"connect"),
 )
 # Name, then expressions that must all be found. The first match is named.
 _PATTERNS: Final = tuple((name, tuple(map(re.compile, expressions))) for name, *expressions in _LISTED)
