@@ -50,6 +50,8 @@ class EmbeddedBroker:
         cluster = library.rd_kafka_mock_cluster_new(handle, _BROKERS)
         if not cluster:
             raise EmbeddedBrokerError("librdkafka refused to start its mock cluster")
+        # A group starts when its first member is there: 3 s, else, in which others could join.
+        library.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0)
         for name, count in partitions.items():
             if code := library.rd_kafka_mock_topic_create(cluster, name.encode(), count, _REPLICAS):
                 raise EmbeddedBrokerError(f"topic {name} was refused with error {code}")
@@ -70,6 +72,8 @@ def _librdkafka() -> ctypes.CDLL:
     library.rd_kafka_new.argtypes = [number, pointer, text, ctypes.c_size_t]
     library.rd_kafka_mock_cluster_new.restype = pointer
     library.rd_kafka_mock_cluster_new.argtypes = [pointer, number]
+    library.rd_kafka_mock_group_initial_rebalance_delay_ms.restype = None
+    library.rd_kafka_mock_group_initial_rebalance_delay_ms.argtypes = [pointer, ctypes.c_int32]
     library.rd_kafka_mock_cluster_bootstraps.restype = text
     library.rd_kafka_mock_cluster_bootstraps.argtypes = [pointer]
     library.rd_kafka_mock_topic_create.restype = number

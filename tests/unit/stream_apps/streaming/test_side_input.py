@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the side topics may tell the pipeline, and what they may not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from schemas.codec import encode
+from schemas.samples import load_samples
+from schemas.signing import SigningKey, VerifyingKeys
+from stream_apps.correlate.pods import PodTable
+from stream_apps.respond.times import TimeToBlock
+from stream_apps.streaming.message import Message
+from stream_apps.streaming.metrics import Metrics
+from stream_apps.streaming.side_input import SideInput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_apps.pipeline import Pipeline
+
+
+def sample(name: str, stem: str) -> dict[str, Any]:
+    (found,) = [each for each in load_samples(name) if each.path.stem == stem and each.reason is None]
+    return found.record()
+
+
+class Listener:
+    """Stands where the pipeline is; remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.enforcements: list[Mapping[str, Any]] = []
+        self.statuses: list[Mapping[str, Any]] = []
+
+    def on_enforcement(self, enforcement: Mapping[str, Any]) -> None:
+        self.enforcements.append(enforcement)
+
+    def on_status(self, status: Mapping[str, Any]) -> TimeToBlock | None:
+        self.statuses.append(status)
+        if status["generation"] == 0:
+            return None
+        return TimeToBlock("n", status["subject"], "a", 1_000_000, 5_000_000, applied_boot_ns=21_000_000)
+
+
+class Side:
+    def __init__(self) -> None:
+        self.listener = Listener()
+        self.pods = PodTable()
+        self.key = SigningKey.generate()
+        self.metrics = Metrics()
+        trusted = VerifyingKeys.from_pems([self.key.public_pem()])
+        self.input = SideInput(cast("Pipeline", self.listener), self.pods, trusted, self.metrics)
+
+    def take(self, topic: str, value: bytes | None, key: bytes | None = b"u") -> None:
+        self.input.take([Message(topic, 0, 0, key, value)])
+
+    def figure(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+@pytest.fixture
+def side() -> Side:
+    return Side()
+
+
+def test_a_pod_comes_and_its_tombstone_takes_it_away(side: Side) -> None:
+    pod = sample("Pod", "running")
+    side.take("nsp.pods", encode("Pod", pod), pod["uid"].encode())
+    assert side.pods.by_uid(pod["uid"]) is not None
+    side.take("nsp.pods", None, pod["uid"].encode())
+    assert side.pods.by_uid(pod["uid"]) is None
+
+
+def test_enforcement_with_our_signature_is_in_force(side: Side) -> None:
+    order = sample("Enforcement", "process")
+    side.take("nsp.enforcement", side.key.sign(encode("Enforcement", order)))
+    assert side.listener.enforcements == [order]
+
+
+def test_enforcement_of_others_is_not_believed(side: Side) -> None:
+    payload = encode("Enforcement", sample("Enforcement", "lift-by-a-person"))
+    side.take("nsp.enforcement", SigningKey.generate().sign(payload))
+    side.take("nsp.enforcement", payload)
+    assert side.listener.enforcements == []
+    assert side.figure("nsp_stream_messages_total", topic="nsp.enforcement", outcome="unusable") == 2
+
+
+def test_the_time_to_block_is_measured_for_what_was_issued_here(side: Side) -> None:
+    mine = sample("EnforcementStatus", "applied")
+    foreign = {**mine, "generation": 0}
+    for status in (mine, foreign):
+        side.take("nsp.enforcement-status", encode("EnforcementStatus", status))
+    assert len(side.listener.statuses) == 2
+    assert side.figure("nsp_stream_enforcement_status_total", outcome="APPLIED") == 2
+    assert side.figure("nsp_stream_time_to_block_seconds_count") == 1
+    assert side.figure("nsp_stream_time_to_block_seconds_sum") == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("topic", ["nsp.pods", "nsp.enforcement", "nsp.enforcement-status"])
+def test_garbage_is_counted_and_what_follows_is_taken(side: Side, topic: str) -> None:
+    pod = sample("Pod", "running")
+    side.input.take(
+        [
+            Message(topic, 0, 0, b"k", b"garbage"),
+            Message(topic, 0, 1, None, b""),
+            Message("nsp.pods", 0, 2, pod["uid"].encode(), encode("Pod", pod)),
+        ]
+    )
+    assert side.figure("nsp_stream_messages_total", topic=topic, outcome="unusable") == 2
+    assert side.pods.by_uid(pod["uid"]) is not None
