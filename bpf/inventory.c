@@ -116,11 +116,24 @@ static __always_inline void emit_socket_inventory(void *sk, const struct nsp_pro
 		count(NSP_COUNTER_RING_FULL);
 }
 
+/*
+ * Whether a holder of a listening socket is who serves: its owner, or anybody once that
+ * has exited. Not each holder: a child may have inherited it without knowing.
+ */
+static __always_inline int listens_for(const struct nsp_process_key *holder,
+				       const struct nsp_process_key *owner)
+{
+	if (holder->tgid == owner->tgid && holder->start_ns == owner->start_ns)
+		return 1;
+	return !find_process(owner);
+}
+
 /* Sockets several processes hold go to the first in the walk: the lowest tgid. */
 int inventory_sockets(struct nsp_iter_task_file *ctx)
 {
 	u64 task = ctx->task;
 	void *sk = sock_of(ctx->file);
+	struct nsp_process_key key;
 	struct nsp_socket *socket;
 	u8 state;
 
@@ -131,13 +144,18 @@ int inventory_sockets(struct nsp_iter_task_file *ctx)
 		count(NSP_COUNTER_SOCKET_STORAGE);
 		return 0;
 	}
-	if (socket->flags & NSP_SOCKET_OWNED)
+	state = read_u32((u64)sk + NSP_OFF_sock____sk_common_skc_state);
+	process_key_of(task, &key);
+	if (socket->flags & NSP_SOCKET_OWNED) {
+		/* Known since before: only a sensor that takes over has yet to learn who serves. */
+		if (state == NSP_TCP_STATE_LISTEN && listens_for(&key, &socket->owner))
+			emit_socket_inventory(sk, &key, socket->cgroup_id, state);
 		return 0;
-	process_key_of(task, &socket->owner);
+	}
+	socket->owner = key;
 	socket->cgroup_id = task_cgroup_id(task);
 	socket->workload_cgroup_id = workload_of(socket->cgroup_id);
 	socket->flags |= NSP_SOCKET_OWNED;
-	state = read_u32((u64)sk + NSP_OFF_sock____sk_common_skc_state);
 	if (state == NSP_TCP_STATE_LISTEN)
 		socket->flags |= NSP_SOCKET_LISTENER;
 	emit_socket_inventory(sk, &socket->owner, socket->cgroup_id, state);
