@@ -31,7 +31,3 @@ class BatchError(StreamAppError):
 
 class ConfigError(StreamAppError):
     """A configuration that is refused whole; the text has one line a problem: place, reason, cure."""
-
-
-class OrderError(StreamAppError):
-    """A person's order that makes no sense: an unknown subject, a time in the past."""

@@ -147,9 +147,10 @@ def test_the_alert_has_pod_lineage_evidence_and_name() -> None:
     assert alert["evidence"][1]["summary"] == f"connect to {EVIL}:80/tcp (c2.evil.example)"
     assert (alert["dns_name"], alert["remote_address"], alert["remote_port"]) == ("c2.evil.example", EVIL, 80)
     assert set(alert["attack"]) == {"T1190", "T1071", "T1071.004", "T1059.004", "T1105"}
+    tgids = [node.images[each]["tgid"] for each in (curl, shell, service)]
     assert alert["description"] == (
-        f"curl ({node.images[curl]['tgid']}), started by way of dash ({node.images[shell]['tgid']}) below the "
-        f"serving program nginx ({node.images[service]['tgid']}), asked for the name c2.evil.example."
+        f"curl ({tgids[0]}), started by way of dash ({tgids[1]}) below the serving program nginx ({tgids[2]}), "
+        "asked for the name c2.evil.example."
     )
 
 

