@@ -9,8 +9,6 @@ restarts the sensor gets everything that was not acknowledged.
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import signal
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from schemas.topics import EVENTS
+from sensor import memory
 from sensor.enforce.agent import EnforcementAgent
 from sensor.kernel.runtime import Kernel, KernelOptions
 from sensor.publish.batch import BatchBuilder
@@ -42,8 +41,6 @@ STALLED_S: Final = 5.0
 UNACKNOWLEDGED_S: Final = 30.0
 # A cgroup whose creation was lost is looked for by walking the tree, which costs 10 ms a thousand cgroups.
 _WALK_EVERY_S: Final = 5.0
-# Cycles are rare here (exceptions, mostly): looking for them once a minute is enough.
-_COLLECT_EVERY_S: Final = 60.0
 
 _log = structlog.get_logger(__name__)
 
@@ -78,7 +75,7 @@ class Agent:
         self._enforcement = EnforcementAgent(kernel, self._workloads, settings, self.notices)
         self._stopping = False
         self._walk_at = 0.0
-        self._collect_at = 0.0
+        self._tidy_at = time.monotonic() + memory.TIDY_EVERY_S
 
     def stop(self, *_: object) -> None:
         """Ask it to end; also a signal handler."""
@@ -97,7 +94,7 @@ class Agent:
         self.notices.notice(kind, "", f"{processes} processes, {cgroups} cgroups, after batch {resumed}")
         _log.info(kind.lower(), processes=processes, cgroups=cgroups, resumed_after_batch=resumed)
         self._enforcement.start()
-        _settle_memory()
+        memory.settle()
         try:
             self._pipeline.run(lambda: self._stopping, self._tick)
             left = self._pipeline.drain(STOP_TIMEOUT_S)
@@ -112,9 +109,9 @@ class Agent:
         if self._workloads.incomplete and now >= self._walk_at:
             self._walk_at = now + _WALK_EVERY_S
             self._workloads.walk(self._kernel.cgroup_root)
-        if now >= self._collect_at:
-            self._collect_at = now + _COLLECT_EVERY_S
-            gc.collect()
+        if now >= self._tidy_at:
+            self._tidy_at = now + memory.TIDY_EVERY_S
+            memory.tidy()
 
     def totals(self) -> Mapping[str, Mapping[str, int]]:
         """Counters by stage, for the metrics."""
@@ -167,21 +164,6 @@ def _word(text: str) -> str:
     return text.replace("-", "_")
 
 
-def _settle_memory() -> None:
-    """After start: what lives now lives for ever, so it need not be looked at again.
-
-    The drain makes half a million dicts a second that all die by reference count; the collector would
-    walk the whole process table each few thousand of them and find nothing. It runs from the tick instead.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    # The inventory's buffers, back to the system. Only glibc has it, and needs it.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
 def kernel_options(settings: Settings) -> KernelOptions:
     """The kernel part of the settings."""
     return KernelOptions(
@@ -201,6 +183,7 @@ def run_sensor(settings: Settings) -> int:
         KernelError: The programs cannot be loaded.
         SettingsError: Something that was given cannot be used.
     """
+    memory.bound_arenas()
     with Kernel.start(kernel_options(settings)) as kernel:
         agent = Agent(settings, kernel)
         for number in (signal.SIGTERM, signal.SIGINT):

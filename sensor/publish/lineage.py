@@ -79,9 +79,7 @@ class ProcessTable:
     """The images of the node's processes."""
 
     def __init__(self, files: ProcessFiles | None = None) -> None:
-        self.counters = {
-            "process_evicted": 0, "process_unknown": 0, "lineage_cut": 0, "exited_forgotten": 0,
-        }  # fmt: skip
+        self.counters = {"process_evicted": 0, "process_unknown": 0, "lineage_cut": 0}
         self._files = files if files is not None else ProcessFiles()
         self._living: dict[int, Image] = {}
         self._exited: OrderedDict[Key, Image] = OrderedDict()
@@ -202,7 +200,6 @@ class ProcessTable:
         self._exited[image.key] = image
         if len(self._exited) > MAX_EXITED:
             self._exited.popitem(last=False)
-            self.counters["exited_forgotten"] += 1
 
     def _evict(self) -> None:
         """Make room for an eighth at once: leaves that were entered first go first."""

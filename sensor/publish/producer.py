@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # What may be on its way. At the highest rate one core encodes (10 MB/s) this is 0.4 s: several round trips
 # of a slow broker. It is held twice, here and in the client, and counts as the sensor's memory.
 MAX_UNACKNOWLEDGED_BYTES: Final = 4 * 1024 * 1024
-# Small batches of a quiet node: 20 s of them. Above what the client would refuse first.
+# Small batches of a quiet node: over a minute of them. Below what the client itself would refuse.
 MAX_UNACKNOWLEDGED_BATCHES: Final = 1000
 # The client's own bounds, never reached because of the two above; without them it would take 1 GB.
 _CLIENT_QUEUE_KBYTES: Final = 16 * 1024
