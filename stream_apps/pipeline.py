@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from stream_apps.errors import Stage
 
 DNS_ANSWER: Final = "nsp.DnsAnswer"
-# A response that a limit put off is decided again by evidence this much later.
-RETRY_NS: Final = 5 * assembly.NS_PER_S
 # Errors of one batch that are reported one by one; a batch of nothing but errors has one cause.
 MAX_ERRORS: Final = 32
 
@@ -243,10 +241,10 @@ class Pipeline:
             return
         response = self._responder.respond(threat, now_ns)
         workload = self._pods.describe(threat.workload)
-        outcome.alerts.append(build_alert(finding, scene, workload, response.record, now_ns))
+        alert = build_alert(finding, scene, workload, response.record, now_ns)
+        outcome.alerts.append(alert)
         self._issue(response.enforcements, view, outcome)
-        retry_ns = RETRY_NS if response.retry else None
-        self._suppression.tell(node, boot_id, finding, alert_id, wall_ns, retry_ns)
+        self._suppression.tell(node, boot_id, finding, alert, response.retry)
         self._counts["respond", response.record["decision"].replace("-", "_")] += 1
 
     def _issue(self, enforcements: tuple[dict[str, Any], ...], view: BatchView, outcome: Outcome) -> None:

@@ -36,7 +36,7 @@ def build_alert(
         now_ns: Wall time of the decision.
     """
     view = scene.view
-    destination = finding.destinations[0] if finding.destinations else None
+    destination = finding.telling.destination or next(iter(finding.destinations), None)
     return {
         "id": finding.alert_id(view.node, view.boot_id),
         "rule_id": finding.rule.id,
@@ -63,7 +63,7 @@ def describe(finding: Finding, scene: Scene) -> str:
     """What was seen, in a sentence with the facts."""
     suspect = finding.suspect
     if not suspect.actor:
-        return f"The sensor of {shown(scene.view.node)} {finding.first.says}."
+        return f"The sensor of {shown(scene.view.node)} {finding.telling.says}."
     parts = [_process(scene, suspect.actor)]
     if suspect.service:
         between = _between(scene, suspect)
@@ -76,9 +76,9 @@ def describe(finding: Finding, scene: Scene) -> str:
         else:
             parts.append(f" below the serving program {_process(scene, suspect.service)}")
         parts.append(",")
-    if suspect.why and finding.first.says != suspect.why:
+    if suspect.why and finding.telling.says != suspect.why:
         parts.append(f" {suspect.why} and")
-    parts.append(f" {finding.first.says}.")
+    parts.append(f" {finding.telling.says}.")
     return "".join(parts)
 
 

@@ -32,6 +32,13 @@ EGRESS_KINDS: Final = (CONNECT, DATAGRAM, QUESTION, REFUSAL)
 PROTOCOL_NAMES: Final = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmpv6", 132: "sctp"}
 _QUESTION_TYPES: Final = {1: "A", 2: "NS", 5: "CNAME", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA", 33: "SRV"}
 _DNS: Final = "T1071.004"
+_UDP: Final = 17
+_DNS_PORT: Final = 53
+
+# What tells most of an attack: where it went, then what it asked, then whom it asked.
+WEIGHT_DESTINATION: Final = 3
+_WEIGHT_NAME: Final = 2
+_WEIGHT_RESOLVER: Final = 1
 
 
 def egress(
@@ -68,7 +75,13 @@ def _connection(kind: str, event: Mapping[str, Any], known: KnownName | None, se
         says=f"{past} {where}{name}",
         destination=Destination(event["remote_address"], event["remote_port"], event["protocol"]),
         dns_name=known.name if known else None,
+        weight=_WEIGHT_RESOLVER if prepares_question(kind, event) else WEIGHT_DESTINATION,
     )
+
+
+def prepares_question(kind: str, event: Mapping[str, Any]) -> bool:
+    """Whether an event is a question, or the datagram socket that one is asked over."""
+    return kind == QUESTION or (event["protocol"] == _UDP and event["remote_port"] == _DNS_PORT)
 
 
 def _question(
@@ -86,6 +99,7 @@ def _question(
         says=f"asked for the name {shown(name)}",
         dns_name=name,
         attack=(_DNS,),
+        weight=_WEIGHT_NAME,
     )
 
 

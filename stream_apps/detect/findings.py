@@ -2,8 +2,9 @@
 """The sightings of one batch, gathered into findings: one per rule and process tree.
 
 Input: sightings in event order. Output: :class:`Finding`, each the ground for at most one alert. A sighting
-of higher severity than those before opens the finding anew (so that its id rests on the event that made it
-so severe, wherever a batch was cut) and keeps what came before as evidence.
+of a higher level than those before opens the finding anew (so that its id rests on the event that made it
+one to act on, wherever a batch was cut) and keeps what came before as evidence. The heaviest sighting
+describes it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from stream_apps.detect.rule import RANK
+from stream_apps.detect.rule import RANK, level
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,10 +36,10 @@ class Finding:
     Attributes:
         rule: The rule.
         key: Which tree.
-        suspect: Who gave the first evidence of this severity.
+        suspect: Who gave the heaviest sighting.
         severity: The highest seen.
-        first: The sighting that ``id`` rests on.
-        position: Its ring position.
+        telling: The heaviest sighting.
+        position: Ring position of the event that the id rests on: the first of this level.
         boot_ns: Its time, CLOCK_BOOTTIME.
         evidence: ``Evidence`` records, oldest first.
         destinations: Where it went, in order.
@@ -50,7 +51,7 @@ class Finding:
     key: TreeKey
     suspect: Suspect
     severity: Severity
-    first: Sighting
+    telling: Sighting
     position: int
     boot_ns: int
     evidence: list[dict[str, Any]] = field(default_factory=list)
@@ -91,9 +92,9 @@ class Findings:
         tgid, start_ns = scene.view.key(suspect.cut_root) if suspect.cut_root else (0, event["ktime_ns"])
         key = (rule.id, tgid, start_ns)
         finding = self._found.get(key)
-        if finding is None or RANK[sighting.severity] > RANK[finding.severity]:
+        if finding is None or level(sighting.severity) > level(finding.severity):
             finding = self._found[key] = _opened(finding, rule, key, suspect, sighting, event)
-        _take(finding, kind, event, sighting)
+        _take(finding, suspect, sighting, (kind, event))
 
 
 def _opened(
@@ -115,7 +116,15 @@ def _opened(
     return finding
 
 
-def _take(finding: Finding, kind: str, event: Mapping[str, Any], sighting: Sighting) -> None:
+def _take(
+    finding: Finding, suspect: Suspect, sighting: Sighting, place: tuple[str, Mapping[str, Any]]
+) -> None:
+    kind, event = place
+    if RANK[sighting.severity] > RANK[finding.severity]:
+        finding.severity = sighting.severity
+    if sighting.weight > finding.telling.weight:
+        finding.telling = sighting
+        finding.suspect = suspect
     finding.attack.update(dict.fromkeys(sighting.attack))
     if finding.dns_name is None:
         finding.dns_name = sighting.dns_name

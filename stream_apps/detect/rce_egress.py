@@ -13,19 +13,20 @@ loopback. Port 53 by itself counts like any other port, since not all that goes 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_apps.correlate.programs import program_name
 from stream_apps.detect.egress import EGRESS_KINDS, egress
 from stream_apps.detect.exclusions import apply_exclusions
-from stream_apps.detect.rule import Rule, Sighting, Suspect
+from stream_apps.detect.rule import Rule, Suspect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from stream_apps.correlate.view import BatchView
     from stream_apps.detect.exclusions import Exclusion
-    from stream_apps.detect.rule import Severity
+    from stream_apps.detect.rule import Severity, Sighting
     from stream_apps.detect.scene import Scene
 
 RULE: Final = Rule(
@@ -54,9 +55,7 @@ class RceEgress:
             suspect = Suspect(index, descent.cut_root, descent.service, descent.tool)
             remaining = apply_exclusions(scene, suspect, self._exclusions)
             if remaining is not None:
-                found[index] = Suspect(
-                    index, descent.cut_root, descent.service, descent.tool, exclusions=remaining
-                )
+                found[index] = replace(suspect, exclusions=remaining) if remaining else suspect
         return found
 
     def judge(self, scene: Scene, suspect: Suspect, kind: str, event: Mapping[str, Any]) -> Sighting | None:
@@ -65,10 +64,7 @@ class RceEgress:
         if found is None:
             return None
         techniques = techniques_of(scene.view, {suspect.tool, suspect.actor})
-        return Sighting(
-            found.severity, found.summary, found.says, found.destination, found.dns_name,
-            (*techniques, *found.attack),
-        )  # fmt: skip
+        return replace(found, attack=(*techniques, *found.attack))
 
 
 _BY_INTERPRETER: Final = {

@@ -9,8 +9,9 @@ What is judged, strongest first:
   both ends started by the same process, goes out: the FIFO trick. HIGH.
 - *words and deed*: a command line of :mod:`stream_apps.detect.shell_patterns`, and that process connects,
   listens or sends. HIGH.
-- *words* alone, an interactive shell (``-i``) on a pipe, or a program to which a shell has given a socket as
-  stdin: MEDIUM. These have innocent explanations, so by default nothing is cut for them.
+- an interactive shell (``-i``) on a pipe, a program to which a shell has given a socket as stdin, or *words*
+  alone, when the process that was given them ends without the deed: MEDIUM. These have innocent
+  explanations, so by default nothing is cut for them.
 
 No service has to be above: this rule also sees what comes in by cron, by a stolen login or a bad package.
 What ``inetd`` and its kind start has the client on stdin by design: those launchers are excluded. What is
@@ -25,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from stream_apps.correlate.programs import program_name
-from stream_apps.detect.egress import EGRESS_KINDS, QUESTION, egress
+from stream_apps.detect.egress import EGRESS_KINDS, WEIGHT_DESTINATION, egress, prepares_question
 from stream_apps.detect.exclusions import apply_exclusions
 from stream_apps.detect.rce_egress import techniques_of
 from stream_apps.detect.rule import RANK, Destination, Rule, Severity, Sighting, Suspect
@@ -46,7 +47,9 @@ RULE: Final = Rule(
 )
 
 LISTEN: Final = "nsp.SocketListen"
-_PROCESS_KINDS: Final = ("nsp.ProcessExec", "nsp.ProcessFork", "nsp.ProcessInventory")
+_EXIT: Final = "nsp.ProcessExit"
+_INVENTORY: Final = "nsp.ProcessInventory"
+_PROCESS_KINDS: Final = ("nsp.ProcessExec", "nsp.ProcessFork", _INVENTORY, _EXIT)
 _RELAY_NAMES: Final = frozenset({"nc", "ncat", "netcat", "socat", "telnet", "openssl", "cryptcat"})
 
 Trait = Literal["socket", "relay", "words", "hint"]
@@ -54,10 +57,11 @@ _BOTH_PIPES: Final = ["PIPE", "PIPE"]
 _PROCESS_VERBS: Final = {
     "nsp.ProcessExec": "started",
     "nsp.ProcessFork": "forked",
-    "nsp.ProcessInventory": "was running",
+    _INVENTORY: "was running",
+    _EXIT: "ended",
 }
-_UDP: Final = 17
-_DNS_PORT: Final = 53
+# More telling than anything such a shell does.
+_WEIGHT_SOCKET: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,26 +113,32 @@ class ReverseShell:
         """See :class:`stream_apps.detect.rule.Detector`."""
         if kind in EGRESS_KINDS or kind == LISTEN:
             return self._judge_network(scene, suspect, kind, event)
-        if suspect.trait == "relay":
+        if not _tells_by_itself(scene, suspect, kind):
             return None
+        on_socket = suspect.trait == "socket"
+        source = scene.view.processes[suspect.tool]
         return Sighting(
             self._severity(scene, suspect, acted=False),
             summary=f"{_PROCESS_VERBS[kind]} {shown(' '.join(scene.view.processes[suspect.actor]['argv']))}",
             says=suspect.why,
-            destination=_peer(scene.view.processes[suspect.tool]) if suspect.trait == "socket" else None,
+            destination=_peer(source) if on_socket else None,
             attack=techniques_of(scene.view, {suspect.tool}),
+            weight=_WEIGHT_SOCKET if on_socket and suspect.actor == suspect.tool else 0,
         )
 
     def _judge_network(
         self, scene: Scene, suspect: Suspect, kind: str, event: Mapping[str, Any]
     ) -> Sighting | None:
         attack = techniques_of(scene.view, {suspect.tool})
+        if suspect.trait == "words" and not _runs_it(scene, suspect):
+            return None
         if kind == LISTEN:
             where = endpoint(event["local_address"], event["local_port"])
             severity = self._severity(scene, suspect, acted=True)
-            return Sighting(severity, f"listen on {where}", f"listens on {where}", attack=attack)
-        acted = not _asks_for_a_name(kind, event)
-        if suspect.trait == "relay" and not acted:
+            says = f"listens on {where}"
+            return Sighting(severity, f"listen on {where}", says, attack=attack, weight=WEIGHT_DESTINATION)
+        acted = not prepares_question(kind, event)
+        if not acted and suspect.trait in ("relay", "words"):
             return None
         found = egress(scene, suspect, kind, event, self._severity(scene, suspect, acted=acted))
         return found and replace(found, attack=(*attack, *found.attack))
@@ -137,7 +147,7 @@ class ReverseShell:
         trait = suspect.trait
         if trait == "socket":
             wanted: Severity = "CRITICAL" if scene.view.roles[suspect.tool] == "shell" else "HIGH"
-        elif acted and (trait == "relay" or (trait == "words" and _runs_it(scene, suspect))):
+        elif acted and trait in ("relay", "words"):
             wanted = "HIGH"
         else:
             wanted = "MEDIUM"
@@ -243,6 +253,19 @@ def _nearest(scene: Scene, index: int, own: Mapping[int, _Mark]) -> _Mark | None
     return replace(best, root=root) if best else None
 
 
+def _tells_by_itself(scene: Scene, suspect: Suspect, kind: str) -> bool:
+    """Whether a process event of a suspect is evidence.
+
+    Words are not, until the process that was given them ends and has not done the deed (what has been told
+    of its deed then suppresses this). A shell's words are its children's to do, whenever it ends itself.
+    """
+    if suspect.trait == "words":
+        if kind == _EXIT:
+            return suspect.actor == suspect.tool and scene.view.roles[suspect.tool] != "shell"
+        return kind == _INVENTORY
+    return suspect.trait != "relay" and kind != _EXIT
+
+
 def _runs_it(scene: Scene, suspect: Suspect) -> bool:
     """Whether the actor runs the very command line, rather than having been started by who does."""
     view = scene.view
@@ -267,8 +290,3 @@ def _peer(image: Mapping[str, Any]) -> Destination | None:
     if not address or not port.isdecimal():
         return None
     return Destination(address.strip("[]"), int(port), 6)
-
-
-def _asks_for_a_name(kind: str, event: Mapping[str, Any]) -> bool:
-    """Whether an event only prepares the deed: a question, or the datagram socket it is asked over."""
-    return kind == QUESTION or (event["protocol"] == _UDP and event["remote_port"] == _DNS_PORT)

@@ -25,6 +25,14 @@ Severity = Literal["INFORMATIONAL", "LOW", "MEDIUM", "HIGH", "CRITICAL"]
 RANK: Final[dict[Severity, int]] = {"INFORMATIONAL": 0, "LOW": 1, "MEDIUM": 2, "HIGH": 3, "CRITICAL": 4}
 
 
+def level(severity: Severity) -> int:
+    """The rank up to HIGH. From there on an alert means "act", and more severe means no other act.
+
+    So an attack that shows more and more of itself is one alert, not one a step.
+    """
+    return min(RANK[severity], RANK["HIGH"])
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """What is the same for all alerts of a detector.
@@ -85,6 +93,7 @@ class Sighting:
         destination: Where it went, when it went somewhere.
         dns_name: Name asked, or the name behind the destination.
         attack: ATT&CK ids beside the rule's.
+        weight: How much it tells, of all sightings of a finding: the heaviest describes it.
     """
 
     severity: Severity
@@ -93,6 +102,7 @@ class Sighting:
     destination: Destination | None = None
     dns_name: str | None = None
     attack: tuple[str, ...] = ()
+    weight: int = 0
 
 
 class Detector(Protocol):

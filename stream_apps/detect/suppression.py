@@ -2,8 +2,8 @@
 """One alert per rule and process tree, not one per packet.
 
 Input: findings of batch after batch. Output: whether a finding is a new alert. It is when the tree is new to
-the rule, the severity is higher than before, or the window since the last alert is over. Time is that of the
-evidence, so a replay suppresses what was suppressed live.
+the rule, its level is higher than before, nothing was done yet and the severity is higher, or the window
+since the last alert is over. Time is that of the evidence, so a replay suppresses what was suppressed live.
 
 Failure: bounded; a tree forgotten (counted) is alerted again by its next evidence. So is everything after a
 restart that could not read back; the id of an alert repeated from the same evidence is the same.
@@ -13,15 +13,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from stream_apps.detect.rule import RANK
+from stream_apps.detect.rule import RANK, Severity, level
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from stream_apps.detect.findings import Finding, TreeKey
 
 # Trees under alert at once, cluster-wide; beyond it, an attack has more trees than people can look at.
 MAX_TREES: Final = 20_000
+# A response that a limit put off is decided again by evidence this much later.
+RETRY_NS: Final = 5_000_000_000
 
 Key = tuple[str, str, "TreeKey"]
 
@@ -32,13 +36,21 @@ class Told:
 
     Attributes:
         alert_id: Its id.
-        rank: Its severity's rank.
+        severity: Its severity.
+        settled: A response was decided on; a higher severity of the same level changes nothing.
         until_ns: Wall ns; evidence before it is no news.
     """
 
     alert_id: str
-    rank: int
+    severity: Severity
+    settled: bool
     until_ns: int
+
+    def is_surpassed_by(self, severity: Severity) -> bool:
+        """Whether evidence of a severity is news even now."""
+        if level(severity) > level(self.severity):
+            return True
+        return not self.settled and RANK[severity] > RANK[self.severity]
 
 
 class Suppression:
@@ -62,33 +74,28 @@ class Suppression:
     def told(self, node: str, boot_id: str, finding: Finding, wall_ns: int) -> Told | None:
         """The alert that a finding is no news after; None when it is news."""
         found = self._told.get((node, boot_id, finding.key))
-        if found is None or RANK[finding.severity] > found.rank or wall_ns >= found.until_ns:
+        if found is None or wall_ns >= found.until_ns or found.is_surpassed_by(finding.severity):
             return None
         self.suppressed += 1
         return found
 
-    def tell(
-        self,
-        node: str,
-        boot_id: str,
-        finding: Finding,
-        alert_id: str,
-        wall_ns: int,
-        retry_ns: int | None = None,
-    ) -> None:
+    def tell(self, node: str, boot_id: str, finding: Finding, alert: Mapping[str, Any], retry: bool) -> None:
         """Remember an alert.
 
         Args:
             node: Node.
             boot_id: Its boot.
             finding: What was told.
-            alert_id: Under which id.
-            wall_ns: Wall time of its evidence.
-            retry_ns: Instead of the window, when the response was put off and is to be tried again.
+            alert: The ``Alert`` record.
+            retry: The response was put off: evidence is news again after ``RETRY_NS``.
         """
         key = node, boot_id, finding.key
-        window_ns = self._window_ns if retry_ns is None else retry_ns
-        self._told[key] = Told(alert_id, RANK[finding.severity], wall_ns + window_ns)
+        self._told[key] = Told(
+            alert_id=alert["id"],
+            severity=finding.severity,
+            settled=alert["response"]["decision"] != "none",
+            until_ns=alert["observed_at_ns"] + (RETRY_NS if retry else self._window_ns),
+        )
         self._told.move_to_end(key)
         if len(self._told) > self._max_trees:
             self._told.popitem(last=False)

@@ -44,12 +44,8 @@ def exploit(node: Node) -> int:
     return shell
 
 
-def key_facts(alerts: list[Record]) -> set[tuple[str, str, str, str]]:
-    return {
-        (each["rule_id"], each["severity"], each["id"], each["response"]["subject"])
-        for each in alerts
-        if each["severity"] == "CRITICAL"
-    }
+def key_facts(alerts: list[Record]) -> list[tuple[str, str, str]]:
+    return [(each["rule_id"], each["id"], each["response"]["subject"]) for each in alerts]
 
 
 def test_the_demonstrations_attack_is_one_alert_a_rule_and_one_cut() -> None:

@@ -149,9 +149,19 @@ def test_the_alert_has_pod_lineage_evidence_and_name() -> None:
     assert set(alert["attack"]) == {"T1190", "T1071", "T1071.004", "T1059.004", "T1105"}
     tgids = [node.images[each]["tgid"] for each in (curl, shell, service)]
     assert alert["description"] == (
-        f"curl ({tgids[0]}), started by way of dash ({tgids[1]}) below the serving program nginx ({tgids[2]}), "
-        "asked for the name c2.evil.example."
+        f"curl ({tgids[0]}), started by way of dash ({tgids[1]}) below the serving program nginx "
+        f"({tgids[2]}), connected to {EVIL}:80/tcp (c2.evil.example)."
     )
+
+
+def test_the_resolver_is_not_named_as_the_destination_where_another_is_known() -> None:
+    node = Node()
+    curl = node.spawn(web(node), "/usr/bin/curl")
+    node.connect(curl, "10.96.0.10", 53, protocol=17)
+    node.ask(curl, "c2.evil.example")
+    node.connect(curl, EVIL, 443)
+    (alert,) = run(node).alerts
+    assert (alert["remote_address"], alert["remote_port"]) == (EVIL, 443)
 
 
 def test_hostile_text_is_escaped_in_sentences() -> None:

