@@ -73,7 +73,7 @@ struct nsp_destination {
  */
 struct nsp_sensor_state {
 	__u64 batch_sequence; /* of the last acknowledged batch */
-	__u64 ring_position; /* end of that batch on the ring */
+	__u64 ring_position; /* end of that batch, as published: on the ring plus the load's base */
 };
 
 /* counters[]: per CPU, cumulative. Each is a loss or a limit reached; none is silent. */

@@ -7,17 +7,18 @@ Plain ints: written by the drain thread (and the notices' callers), read by the 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Final
 
 
 @dataclass(slots=True)
 class Losses:
-    """Each field is ``<stage>__<reason>``; the ones under ``_EVENTFUL`` are events that no batch holds."""
+    """Each field is ``<stage>__<reason>``.
 
-    ring__backwards: int = 0
+    One of ``decode`` or ``encode`` is one event that was read from the ring and is in no batch. The others
+    are told for diagnosis: a batch that could not be produced is produced again.
+    """
+
     decode__unknown_type: int = 0
     decode__malformed: int = 0
-    decode__unused: int = 0
     encode__failed: int = 0
     produce__failed: int = 0
     produce__recreated: int = 0
@@ -31,8 +32,3 @@ class Losses:
             stage, _, reason = each.name.partition("__")
             found.setdefault(stage, {})[reason] = getattr(self, each.name)
         return found
-
-
-# Counters of which one is one event that is read from the ring and in no batch. The others are told for
-# diagnosis: a batch that could not be produced is produced again.
-EVENT_LOSSES: Final = ("decode__unknown_type", "decode__malformed", "decode__unused", "encode__failed")

@@ -254,13 +254,16 @@ class Pipeline:
         self._producer().submit(Pending(self._sequence, ring_end, events, self._encode(record)))
 
     def _header(self, ring_end: int) -> dict[str, Any]:
+        cpus = self._ledger.take()
+        if any(entry["last_seq"] - entry["first_seq"] + 1 != entry["events"] for entry in cpus):
+            self._counters_at = 0.0  # a hole, and what explains it, in the same batch
         return {
             **self._identity.header,
             "sequence": self._sequence,
             "ring_start": self._base + self._batch_start,
             "ring_end": self._base + ring_end,
             "clock": {"boot_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME), "wall_ns": time.time_ns()},
-            "cpus": self._ledger.take(),
+            "cpus": cpus,
             "losses": self._lost(),
         }
 
