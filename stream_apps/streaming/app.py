@@ -89,6 +89,11 @@ def build_app(
         web_enabled=False,
     )
     app.hooks = hooks
+    _add_agent(app, handle)
+    return app
+
+
+def _add_agent(app: StreamApp, handle: Callable[[Message], Awaitable[None]]) -> None:
     topic = app.topic(EVENTS.name, key_type=bytes, value_type=bytes)
 
     async def events(stream: Any) -> None:
@@ -109,4 +114,3 @@ def build_app(
             event.ack()
 
     app.agent(topic, name="events", concurrency=1)(events)
-    return app
