@@ -12,6 +12,12 @@
 /* The sensor polls: a wake-up per event costs the workload about 10 us (measured). */
 #define NSP_RING_FLAGS BPF_RB_NO_WAKEUP
 
+/*
+ * Except for an exec, which is rare, costs a hundred times that anyway, and is how what
+ * must be stopped begins: the sensor can sleep long and still be there at once.
+ */
+#define NSP_RING_FLAGS_EXEC BPF_RB_FORCE_WAKEUP
+
 static __always_inline void count(u32 counter)
 {
 	int index = counter;

@@ -90,7 +90,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	bytes = exec_event_bytes(scratch);
 	event_header(&scratch->event.header, NSP_EVENT_EXEC, bytes, &key, task_cgroup_id(task),
 		     read_u32(task + NSP_OFF_task_struct__pid));
-	if (events.ringbuf_output(scratch, bytes, NSP_RING_FLAGS))
+	if (events.ringbuf_output(scratch, bytes, NSP_RING_FLAGS_EXEC))
 		count(NSP_COUNTER_RING_FULL);
 	return 0;
 }

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 # Within what Kubernetes gives a pod to end (30 s). What is not acknowledged by then waits in the ring.
 STOP_TIMEOUT_S: Final = 10.0
-# The loop turns every 20 ms; a second and a half of silence is a fault, five are no hiccup.
+# The loop turns every 200 ms; five seconds of silence are no hiccup.
 STALLED_S: Final = 5.0
 # No acknowledgement for so long while batches wait: the broker is away, or refuses.
 UNACKNOWLEDGED_S: Final = 30.0

@@ -61,7 +61,7 @@ class Settings:
     pin_directory: Path = Path("/sys/fs/bpf/nsp")
     ring_bytes: int = 8 * 1024 * 1024
     batch_events: int = 500
-    batch_ms: int = 100
+    batch_ms: int = 200
     compression: str = "lz4"
     metrics_address: tuple[str, int] | None = ("127.0.0.1", 9477)
     enforcement_public_keys: tuple[Path, ...] = ()
@@ -185,7 +185,7 @@ _FLAGS: Final[dict[str, str]] = {
     "pin_directory": "where maps and links are pinned (default: /sys/fs/bpf/nsp)",
     "ring_bytes": "size of the kernel's event ring, a power of two (default: 8 MB)",
     "batch_events": "a batch closes at this many events (default: 500)",
-    "batch_ms": "or this many ms after its first event (default: 100)",
+    "batch_ms": "or this many ms after its first event (default: 200)",
     "compression": f"one of {', '.join(_COMPRESSIONS)} (default: lz4)",
     "metrics_address": "host:port of /metrics and /healthz, or none (default: 127.0.0.1:9477)",
     "enforcement_public_key": "PEM file of a key that may sign enforcement; repeatable",

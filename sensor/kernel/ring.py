@@ -12,6 +12,7 @@ is killed reads it again. A ring that fills up meanwhile makes the kernel count 
 from __future__ import annotations
 
 import mmap
+import select
 import threading
 from dataclasses import dataclass
 from typing import Final
@@ -57,7 +58,7 @@ class EventRing:
     Reading begins at the consumer position, which is where the last sensor's acknowledged batches ended.
 
     Args:
-        map_fd: The ring buffer map; the mapping outlives the descriptor.
+        map_fd: The ring buffer map; the mapping outlives the descriptor, wait() does not.
         size_bytes: Its max_entries.
     """
 
@@ -71,6 +72,8 @@ class EventRing:
         self._producer = memoryview(self._data_map)[:_PAGE].cast("Q")
         self._data = memoryview(self._data_map)[_PAGE:]
         self._words = self._data.cast("I")
+        self._map_fd = map_fd
+        self._wakeups: select.epoll | None = None
         self._barrier_lock = threading.Lock()
         self._barrier_lock.acquire()
         self._position: int = self._consumer[0]
@@ -126,8 +129,22 @@ class EventRing:
             raise ValueError(f"position {position} was not read yet: reading is at {self._position}")
         self._consumer[0] = max(self._consumer[0], position)
 
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until the kernel wakes readers, which it does for an exec only, or for so long.
+
+        Returns:
+            Whether it was woken, now or since the last call.
+        """
+        if self._wakeups is None:
+            self._wakeups = select.epoll(1)
+            # Edge-triggered: what was read and is not released yet counts as readable for the kernel.
+            self._wakeups.register(self._map_fd, select.EPOLLIN | select.EPOLLET)
+        return bool(self._wakeups.poll(timeout_s, 1))
+
     def close(self) -> None:
         """Unmap; what is in the ring stays there."""
+        if self._wakeups is not None:
+            self._wakeups.close()
         for view in (self._words, self._data, self._producer, self._consumer):
             view.release()
         self._data_map.close()

@@ -34,6 +34,9 @@ class Ring(Protocol):
     def read(self, limit_bytes: int) -> RingChunk | None:
         """A copy of the next whole records."""
 
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until an exec, or for so long; whether it was one."""
+
     def release(self, position: int) -> None:
         """Give bytes back to the kernel."""
 

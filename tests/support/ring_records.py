@@ -139,6 +139,9 @@ class FakeRing:
         self.position = end
         return RingChunk(self.data[start - self.first : end - self.first], start, end)
 
+    def wait(self, timeout_s: float) -> bool:
+        return timeout_s < 0
+
     def release(self, position: int) -> None:
         assert position <= self.position
         self.released = max(self.released, position)
