@@ -9,6 +9,7 @@ from typing import Final
 
 from sensor.errors import SettingsError
 from sensor.logs import configure_logs
+from sensor.memory import left_out
 from sensor.settings import parse_settings
 
 EXIT_USAGE: Final = 2
@@ -33,8 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     # Only now: importing them costs half a second, and --help needs none of it.
     import structlog  # noqa: PLC0415
 
-    from schemas.errors import SchemaError  # noqa: PLC0415
-    from sensor.agent import run_sensor  # noqa: PLC0415
+    with left_out("cramjam"):  # compression of Avro files, which fastavro imports when it is installed
+        from schemas.errors import SchemaError  # noqa: PLC0415
+        from sensor.agent import run_sensor  # noqa: PLC0415
     from sensor.kernel.errors import KernelError  # noqa: PLC0415
 
     log = structlog.get_logger("sensor")

@@ -7,20 +7,16 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
+from sensor.memory import left_out
+
 if TYPE_CHECKING:
     from types import ModuleType
 
 
 def _structlog() -> ModuleType:
-    # structlog's console renderer imports rich when it is installed: 10 MB this process has no use for.
-    missing = "rich" not in sys.modules
-    if missing:
-        sys.modules["rich"] = None  # type: ignore[assignment]  # how Python says: not importable
-    try:
-        import structlog  # noqa: PLC0415 - only after the line above
-    finally:
-        if missing:
-            del sys.modules["rich"]
+    # Its console renderer imports rich when it is installed: 10 MB.
+    with left_out("rich"):
+        import structlog  # noqa: PLC0415 - only within the line above
     return structlog
 
 

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from typing import Final
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Cycles are rare here (exceptions, mostly), and a burst's memory may stay a while.
 TIDY_EVERY_S: Final = 60.0
@@ -19,6 +24,23 @@ _M_ARENA_MAX: Final = -8
 _M_MMAP_THRESHOLD: Final = -3
 _ARENAS: Final = 2
 _MMAP_THRESHOLD_BYTES: Final = 128 * 1024
+
+
+@contextmanager
+def left_out(*names: str) -> Iterator[None]:
+    """Make optional modules look absent while something that would import them is imported.
+
+    The sensor shares its environment with parts that need them; a process that never uses them should not
+    pay megabytes because a library asks whether they are there.
+    """
+    absent = [name for name in names if name not in sys.modules]
+    for name in absent:
+        sys.modules[name] = None  # type: ignore[assignment]  # how Python says: not importable
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
 
 
 def bound_arenas() -> None:
