@@ -20,6 +20,14 @@
 #define NSP_MAX_PROCESSES 65536
 #endif
 
+/*
+ * Ended processes whose parent is remembered: enough for a daemon's double forks for
+ * hours, and a chain that is to be lost on purpose costs as many forks. About 6 MB.
+ */
+#ifndef NSP_MAX_DEPARTED
+#define NSP_MAX_DEPARTED 65536
+#endif
+
 /* Each is an incident under response: a thousand at once is already a lost node. */
 #ifndef NSP_MAX_QUARANTINES
 #define NSP_MAX_QUARANTINES 1024
@@ -98,6 +106,7 @@ struct nsp_packet {
 
 BPF_RINGBUF_OUTPUT(events, NSP_RING_PAGES);
 BPF_HASH(processes, u32, struct nsp_process, NSP_MAX_PROCESSES);
+BPF_TABLE("lru_hash", struct nsp_process_key, struct nsp_process_key, departed, NSP_MAX_DEPARTED);
 BPF_HASH(quarantines, struct nsp_process_key, struct nsp_enforcement, NSP_MAX_QUARANTINES);
 BPF_HASH(workload_quarantines, u64, struct nsp_enforcement, NSP_MAX_QUARANTINES);
 BPF_HASH(blocked_destinations, struct nsp_destination, struct nsp_enforcement,

@@ -5,6 +5,7 @@
  * processes: only thread group leaders count.
  */
 #include "executable.h"
+#include "policy.h"
 
 static __always_inline void inherit(struct nsp_process *child, const struct nsp_process *parent,
 				    const struct nsp_process_key *parent_key)
@@ -15,6 +16,26 @@ static __always_inline void inherit(struct nsp_process *child, const struct nsp_
 	child->ancestors[0] = *parent_key;
 	__builtin_memcpy(&child->ancestors[1], &parent->ancestors[0],
 			 sizeof(child->ancestors) - sizeof(child->ancestors[0]));
+}
+
+/*
+ * Who is born below a quarantined process whose mark has not come down this far yet:
+ * user space marks the living one by one, and a chain of short lives would outrun it.
+ */
+static __always_inline void inherit_quarantine(struct nsp_process *child)
+{
+	struct nsp_process_key ancestor;
+
+	if (quarantine_of(&child->quarantine_root))
+		return;
+#pragma clang loop unroll(full)
+	for (int i = 0; i < NSP_ANCESTORS; i++) {
+		ancestor = child->ancestors[i];
+		if (quarantine_of(&ancestor)) {
+			child->quarantine_root = ancestor;
+			return;
+		}
+	}
 }
 
 static __always_inline void emit_fork(u64 child, const struct nsp_process_key *key,
@@ -57,8 +78,10 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 	process_key_of(parent, &parent_key);
 	entry.start_ns = key.start_ns;
 	parent_entry = know_process(parent, &parent_key);
-	if (parent_entry)
+	if (parent_entry) {
 		inherit(&entry, parent_entry, &parent_key);
+		inherit_quarantine(&entry);
+	}
 	if (processes.update(&tgid, &entry))
 		count(NSP_COUNTER_PROCESS_MAP_FULL);
 	emit_fork(child, &key, &parent_key);
@@ -100,15 +123,23 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = ctx->args[0];
 	struct nsp_exit_event *event;
-	struct nsp_process_key key;
+	struct nsp_process_key key, parent_key;
+	struct nsp_process *process;
 	u32 tgid;
 
 	if (!task_group_is_dead(task))
 		return 0;
 	process_key_of(task, &key);
 	tgid = key.tgid;
+	process = find_process(&key);
+	if (!process)
+		return 0;
+	/* Before it goes: a scan for descendants must find the one entry or the other. */
+	parent_key = process->ancestors[0];
+	if (parent_key.tgid && departed.update(&key, &parent_key))
+		count(NSP_COUNTER_PROCESS_MAP_FULL);
 	/* The last two threads may both see the count at zero: whoever deletes, reports. */
-	if (!find_process(&key) || processes.delete(&tgid))
+	if (processes.delete(&tgid))
 		return 0;
 	event = events.ringbuf_reserve(sizeof(struct nsp_exit_event));
 	if (!event) {

@@ -16,8 +16,8 @@ struct nsp_process_key {
 
 /*
  * How many ancestors a process remembers. They outlive the ancestors themselves: a
- * quarantine of an exited process must still find what it left behind, and a chain
- * that loses more than this many links at once is found by following live ones.
+ * quarantine of an exited process must still find what it left behind. Where all of
+ * them are gone, departed (ended process -> its parent) leads on from the last.
  */
 #define NSP_ANCESTORS 8
 

@@ -49,6 +49,8 @@ struct socket *bpf_sock_from_file(struct file *file);
 	extern struct name##_table name;                                  \
 	_Static_assert((entries) >= 0 && (map_flags) >= 0 && sizeof(type), "map " #name)
 
+#define BPF_TABLE(type, key_type, value_type, name, entries) \
+	BPF_F_TABLE(type, key_type, value_type, name, entries, 0)
 #define BPF_HASH(name, key_type, value_type, entries) \
 	BPF_F_TABLE("hash", key_type, value_type, name, entries, 0)
 #define BPF_ARRAY(name, value_type, entries) BPF_F_TABLE("array", int, value_type, name, entries, 0)

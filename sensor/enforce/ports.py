@@ -35,6 +35,9 @@ class Maps(Protocol):
     def processes(self) -> Iterable[tuple[int, ProcessValue]]:
         """Every live process by tgid."""
 
+    def parent_of_ended(self, key: ProcessKey) -> ProcessKey | None:
+        """The parent of a process that has ended; None when it lives or is forgotten."""
+
     def mark_sockets(self) -> int:
         """Stamp the open sockets of marked processes; how many were stamped now."""
 

@@ -8,10 +8,11 @@ here is to mark those who were born before the cut.
 **Cut**: the entry first, so that each mark has effect at once and a crash in the middle leaves what is
 marked cut; then the root; then by turns a scan over the live processes and a stamp on the open sockets of
 the marked, until a scan finds nobody new. A descendant is known by the ancestors the kernel remembers for
-each process (they outlive the ancestors, so orphans and double forks are found). A process born during a
-scan has a parent that was marked before (and inherits the mark) or is found by the next scan. What is
-left is a fork program that read its parent's entry just before the mark and wrote the child's just after
-the last scan; the controller scans again a tick later for it.
+each process (they outlive the ancestors, so orphans and double forks are found), and beyond those by the
+parents it remembers for the ended. A process born during a scan has a parent that was marked before (and
+inherits the mark), or a quarantined ancestor near enough for the fork program to see, or is found by the
+next scan. One that ended before its mark came may have children: it counts as somebody new. What is left
+is found by the controller, which scans again a tick later, until a scan finds nobody.
 
 **Nested**: a process in several quarantined trees carries the root whose quarantine ends last. **Free**:
 processes still covered by another root get that one first, then the entry goes, which frees all others at
@@ -26,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from sensor.enforce.errors import NotAppliedError
-from sensor.kernel.state import EnforcementValue, ProcessKey
+from sensor.kernel.state import ANCESTORS, EnforcementValue, ProcessKey
 
 if TYPE_CHECKING:
     from sensor.enforce.ports import Maps
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 # Each scan after the first finds only what was born unmarked during the one before; more than a few
 # means that marks do not stick, and then the next tick goes on.
 MAX_SCANS: Final = 16
+
+# As many as the kernel remembers of the ended, by default: no chain it could answer for is longer.
+MAX_LINKS: Final = 65536
 
 # Members are kept after they ended, so that a chain of descent is not lost with them. Above this the
 # oldest trees still hold together by the ancestors the kernel keeps.
@@ -123,7 +127,7 @@ class ProcessCuts:
             self._maps.set_quarantine(root, EnforcementValue(generation=generation, expires_ns=expires_ns))
         self.adopt(root, expires_ns)
         tree = self._trees[root]
-        tree.expires_ns = expires_ns
+        shortened, tree.expires_ns = expires_ns < tree.expires_ns, expires_ns
         process = self._maps.process(root.tgid)
         if process is not None and process.start_ns == root.start_ns:
             wanted = self._lasting(root, process.quarantine_root)
@@ -132,6 +136,8 @@ class ProcessCuts:
         if not tree.live:
             self.free(root)
             raise NotAppliedError("no-such-process", retry=False)
+        if shortened:  # others may last longer now, and must not end with this one's marks
+            self._settle_others(root)
         return Cut(tree.live, sockets, settled)
 
     def rescan(self, root: ProcessKey) -> Cut:
@@ -143,8 +149,7 @@ class ProcessCuts:
     def free(self, root: ProcessKey) -> None:
         """End a quarantine, whether or not this sensor began it."""
         self._trees.pop(root, None)
-        for other, tree in list(self._trees.items()):
-            self._settle(other, tree)
+        self._settle_others(root)
         if self._trees:
             self._maps.mark_sockets()
         self._maps.drop_quarantine(root)
@@ -162,6 +167,11 @@ class ProcessCuts:
             sockets += self._maps.mark_sockets()
         return sockets, False
 
+    def _settle_others(self, root: ProcessKey) -> None:
+        for other, tree in list(self._trees.items()):
+            if other != root:
+                self._settle(other, tree)
+
     def _settle(self, root: ProcessKey, tree: _Tree) -> bool:
         return any(not self._scan(root, tree) for _ in range(MAX_SCANS))
 
@@ -169,19 +179,35 @@ class ProcessCuts:
         """One pass over the live processes; how many had to be marked."""
         newly = live = 0
         for tgid, process in self._maps.processes():
-            if not tree.may_hold(tgid, process):
+            near = tree.may_hold(tgid, process)
+            if not near and len(process.ancestors) < ANCESTORS:
                 continue
             key = ProcessKey(tgid=tgid, start_ns=process.start_ns)
             carried = process.quarantine_root
-            if not tree.holds(key, process):
+            if not (near and tree.holds(key, process)) and not self._descends(tree, process):
                 continue
             live += 1
             tree.add(key)
             wanted = self._lasting(root, carried)
-            if carried != wanted and self._maps.mark_process(tgid, process.start_ns, wanted):
+            if carried != wanted:
+                # Even if it has ended meanwhile and was not marked: it may have children by now.
                 newly += 1
+                self._maps.mark_process(tgid, process.start_ns, wanted)
         tree.live = live
         return newly
+
+    def _descends(self, tree: _Tree, process: ProcessValue) -> bool:
+        """Whether a process all of whose remembered ancestors have ended is below a member even so."""
+        if len(process.ancestors) < ANCESTORS:
+            return False
+        link: ProcessKey | None = process.ancestors[-1]
+        for _ in range(MAX_LINKS):
+            link = self._maps.parent_of_ended(link) if link is not None else None
+            if link is None:
+                return False
+            if link in tree.members:
+                return True
+        return False
 
     def _lasting(self, root: ProcessKey, carried: ProcessKey | None) -> ProcessKey:
         """Of the root to mark with and the one carried, the one whose quarantine ends last."""

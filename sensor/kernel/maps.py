@@ -71,6 +71,11 @@ class EnforcementMaps:
         for key, value in self._items("processes"):
             yield U32.unpack(key)[0], ProcessValue.unpack(value)
 
+    def parent_of_ended(self, key: ProcessKey) -> ProcessKey | None:
+        """The parent of a process that has ended, or None when it lives or is forgotten."""
+        value = bpf.map_lookup(self._maps["departed"], key.pack(), ProcessKey.layout.size)
+        return None if value is None else ProcessKey.unpack(value)
+
     def mark_process(self, tgid: int, start_ns: int, root: ProcessKey | None) -> bool:
         """Put a live process under a quarantine root, or (None) out of it; False when it is gone.
 

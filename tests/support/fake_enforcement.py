@@ -30,6 +30,7 @@ class FakeMaps:
         self.cgroup_quarantines: dict[int, EnforcementValue] = {}
         self.blocks: dict[DestinationKey, EnforcementValue] = {}
         self.flags: dict[int, int] = {}
+        self.departed: dict[ProcessKey, ProcessKey] = {}
         self.log: list[Step] = []
         self.on_scan: Callable[[int], None] = lambda _: None
         self.broken: set[str] = set()
@@ -51,8 +52,10 @@ class FakeMaps:
         return key
 
     def exit(self, tgid: int) -> None:
-        """End a process."""
-        del self.table[tgid]
+        """End a process, as on_exit does."""
+        ended = self.table.pop(tgid)
+        if ended.ancestors:
+            self.departed[ProcessKey(tgid, ended.start_ns)] = ended.ancestors[0]
 
     def is_cut(self, tgid: int, now_ns: int = 0) -> bool:
         """Whether the kernel refuses what a process sends."""
@@ -105,6 +108,9 @@ class FakeMaps:
             self.on_scan(tgid)
             if tgid in self.table:
                 yield tgid, self.table[tgid]
+
+    def parent_of_ended(self, key: ProcessKey) -> ProcessKey | None:
+        return self.departed.get(key)
 
     def mark_sockets(self) -> int:
         self._write("mark_sockets", None)

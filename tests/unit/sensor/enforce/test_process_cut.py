@@ -179,6 +179,45 @@ def test_a_rescan_finds_whom_a_race_left_out() -> None:
     assert cuts.rescan(key(20)).settled
 
 
+def test_a_chain_whose_remembered_ancestors_have_all_ended_is_followed_through_the_ended() -> None:
+    maps = shop()
+    for tgid in range(30, 60):
+        maps.spawn(tgid, tgid - 1 if tgid > 30 else 22)
+    for tgid in (21, 22, *range(30, 59)):
+        maps.exit(tgid)
+    assert ProcessCuts(maps).cut(key(20), 7, FOREVER).processes == 2
+    assert maps.cut_processes() == {20, 59}
+
+
+def test_one_that_ended_before_its_mark_came_may_have_a_child_and_is_not_the_end_of_the_search() -> None:
+    maps = shop()
+    cuts = ProcessCuts(maps)
+    cuts.cut(key(20), 7, FOREVER)
+    maps.spawn(50, 22)
+    maps.mark_process(50, 1050, None)
+    mark = FakeMaps.mark_process
+
+    def too_late(tgid: int, start_ns: int, root: ProcessKey | None) -> bool:
+        if tgid == 50 and 50 in maps.table:
+            maps.spawn(51, 50)
+            maps.exit(50)
+        return mark(maps, tgid, start_ns, root)
+
+    maps.mark_process = too_late  # type: ignore[method-assign] # to end it between the scan and the mark
+    assert not cuts.rescan(key(20)).settled
+    cuts.rescan(key(20))
+    assert maps.is_cut(51)
+
+
+def test_a_quarantine_made_shorter_leaves_the_others_to_the_one_that_now_ends_last() -> None:
+    maps = shop()
+    cuts = ProcessCuts(maps)
+    cuts.cut(key(20), 7, FOREVER)
+    cuts.cut(key(21), 8, FOREVER + 1)
+    cuts.cut(key(21), 9, 100)
+    assert maps.cut_processes(now_ns=200) == {20, 21, 22}
+
+
 def test_marks_that_do_not_stick_do_not_hang_the_sensor() -> None:
     maps = shop()
     mark = FakeMaps.mark_process
