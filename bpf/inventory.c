@@ -174,6 +174,25 @@ static __always_inline int is_quarantined(const struct nsp_process_key *key,
 }
 
 /*
+ * A datagram socket without a peer goes to the holder who is not quarantined: one packet
+ * sent by a child made the child its owner, and each further one passes sendmsg anyway.
+ */
+static __always_inline void return_to_holder(void *sk, struct nsp_socket *socket,
+					     const struct nsp_process_key *holder)
+{
+	struct nsp_process_key none = {};
+	struct nsp_process_key root;
+
+	if (read_u16((u64)sk + NSP_OFF_sock__sk_protocol) != IPPROTO_UDP ||
+	    read_u16((u64)sk + NSP_OFF_sock____sk_common_skc_dport))
+		return;
+	if (!is_quarantined(&socket->owner, &root) && !quarantine_of(&socket->owner))
+		return;
+	socket->owner = *holder;
+	socket->quarantine_root = none;
+}
+
+/*
  * First of the two passes: notes each socket that somebody who is not quarantined
  * holds. A service's listening socket, which its quarantined child inherited, is one,
  * whoever opened it: a daemon's opener is often gone. The pass counts when it ends.
@@ -199,14 +218,16 @@ int survey_sockets(struct nsp_iter_task_file *ctx)
 	if (is_quarantined(&key, &root))
 		return 0;
 	socket = sockets.sk_storage_get(sk, 0, 0);
-	if (socket)
-		socket->survey = *finished + 1;
+	if (!socket)
+		return 0;
+	socket->survey = *finished + 1;
+	return_to_holder(sk, socket, &key);
 	return 0;
 }
 
 /*
  * Second pass: stamps what the quarantined hold and nobody else does. A socket without
- * storage never connected nor received: whatever it is used for will be decided then.
+ * storage is older than the sensor and was in nobody's hands at the inventory.
  */
 int mark_sockets(struct nsp_iter_task_file *ctx)
 {

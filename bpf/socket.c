@@ -95,12 +95,15 @@ static __always_inline int refusal_is_new(struct nsp_socket *socket,
 
 /* Makes the caller the owner. True when the call is an event. */
 static __always_inline int take_socket(struct nsp_socket *socket, const struct nsp_caller *caller,
-				       const struct nsp_flow_event *flow)
+				       const struct nsp_flow_event *flow, int bound)
 {
 	int reported = flow->hook == NSP_EVENT_CONNECT;
 
 	if (!socket)
 		return flow->hook != NSP_EVENT_BIND;
+	/* A bind of what is bound will fail: it must not make the caller the owner of a service. */
+	if (flow->hook == NSP_EVENT_BIND && bound)
+		return 0;
 	own_socket(socket, caller);
 	if (flow->hook == NSP_EVENT_BIND)
 		return 0;
@@ -135,7 +138,7 @@ static __always_inline int decide_call(struct bpf_sock_addr *ctx, u32 family, u1
 		refuse_flow(&flow, refused_by);
 		reported = refuse_call(refused_by) && refusal_is_new(socket, &flow);
 	} else {
-		reported = take_socket(socket, &caller, &flow);
+		reported = take_socket(socket, &caller, &flow, ctx->sk->src_port != 0);
 	}
 	if (reported)
 		emit_flow(&flow, hook, &caller.key, caller.cgroup_id, caller.tid);
@@ -175,6 +178,8 @@ int bind6(struct bpf_sock_addr *ctx)
 /*
  * A raw socket never passes connect or sendmsg here, so it is decided and owned at
  * birth; ping and SCTP sockets likewise. A refusal is only counted: there is no flow to report.
+ * The others get their storage now, and an owner when they are used: later their program
+ * could have spent the socket's option memory, and what has no storage is never cut.
  */
 int sock_create(struct bpf_sock *ctx)
 {
@@ -184,6 +189,9 @@ int sock_create(struct bpf_sock *ctx)
 	struct nsp_socket *socket;
 	u8 reason;
 
+	socket = sockets.sk_storage_get(ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!socket)
+		count(NSP_COUNTER_SOCKET_STORAGE);
 	if (ctx->type != NSP_SOCK_RAW &&
 	    (ctx->protocol == IPPROTO_TCP || ctx->protocol == IPPROTO_UDP ||
 	     ctx->protocol == IPPROTO_MPTCP))
@@ -195,10 +203,7 @@ int sock_create(struct bpf_sock *ctx)
 		refuse_call(refused_by);
 		return NSP_CALL_REFUSED;
 	}
-	socket = sockets.sk_storage_get(ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (socket)
 		own_socket(socket, &caller);
-	else
-		count(NSP_COUNTER_SOCKET_STORAGE);
 	return NSP_CALL_ALLOWED;
 }

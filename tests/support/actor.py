@@ -8,10 +8,13 @@ parent. Run as a program; it imports nothing of this project, so that it starts 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import json
 import os
 import socket
+import struct
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SILENCE_S = 0.3  # how long nothing must arrive for "nothing arrived"
+_SO_ATTACH_FILTER = 26  # not in every version of the socket module
+_ACCEPT_ALL = struct.pack("HBBI", 0x06, 0, 0, 0xFFFFFFFF)
+_FILTER_INSTRUCTIONS = 40  # more memory than one more group takes
 
 _sockets: dict[str, socket.socket] = {}
 _helpers: dict[str, tuple[IO[str], IO[str]]] = {}
@@ -40,8 +46,12 @@ def _shut(name: str) -> None:
     _sockets.pop(name).close()
 
 
-def _helper(name: str, flow: str = "", address: str = "", port: int = 0) -> int:
-    """Forks a helper; with a flow, through a parent that connects it and is gone when this returns."""
+def _helper(name: str, flow: str = "", address: str = "", port: int = 0, forks: int = 0) -> int:
+    """Forks a helper.
+
+    With a flow, through a parent that connects it and is gone when this returns; with forks, that many
+    more times, with each parent gone.
+    """
     command_read, command_write = os.pipe()
     answer_read, answer_write = os.pipe()
     tgid = os.fork()
@@ -54,6 +64,9 @@ def _helper(name: str, flow: str = "", address: str = "", port: int = 0) -> int:
             _sockets[flow].connect((address, port))
             if os.fork():
                 os._exit(0)
+        for _ in range(forks):
+            if os.fork():
+                os._exit(0)
         answers.write(f"{os.getpid()}\n")
         answers.flush()
         _serve(os.fdopen(command_read), answers)
@@ -62,7 +75,7 @@ def _helper(name: str, flow: str = "", address: str = "", port: int = 0) -> int:
     os.close(answer_write)
     answers_of = os.fdopen(answer_read)
     _helpers[name] = answers_of, os.fdopen(command_write, "w")
-    if flow:
+    if flow or forks:
         os.waitpid(tgid, 0)
     return int(answers_of.readline())
 
@@ -77,6 +90,24 @@ def _ask(name: str, *command: Any) -> Any:
     return answer["ok"]
 
 
+def _spend(name: str) -> int:
+    """Uses up a UDP socket's option memory; returns how many groups it joined."""
+    groups = 0
+    with contextlib.suppress(OSError):
+        while True:
+            group = socket.inet_pton(socket.AF_INET6, f"ff02::1:{groups + 1:x}")
+            membership = group + struct.pack("I", socket.if_nametoindex("lo"))
+            _sockets[name].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, membership)
+            groups += 1
+    for instructions in range(_FILTER_INSTRUCTIONS, 0, -1):
+        code = ctypes.create_string_buffer(_ACCEPT_ALL * instructions)
+        program = struct.pack("HxxxxxxQ", instructions, ctypes.addressof(code))
+        with contextlib.suppress(OSError):
+            _sockets[name].setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+            break
+    return groups
+
+
 _VERBS: dict[str, Callable[..., Any]] = {
     "ready": os.getpid,
     "socket": _socket,
@@ -88,6 +119,7 @@ _VERBS: dict[str, Callable[..., Any]] = {
     "send": lambda name, text: _sockets[name].send(text.encode()),
     "sendto": lambda name, text, address, port: _sockets[name].sendto(text.encode(), (address, port)),
     "recv": lambda name: _sockets[name].recv(65536).decode(),
+    "spend": _spend,
     "close": _shut,
     "helper": _helper,
     "ask": _ask,
