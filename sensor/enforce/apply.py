@@ -94,6 +94,11 @@ class Applier:
         with _kernel_failures():
             return self._processes.rescan(_key(subject))
 
+    def restamp(self) -> int:
+        """Stamp the sockets that came into quarantined hands since the cut; how many."""
+        with _kernel_failures():
+            return self._maps.mark_sockets()
+
     def moved(self, subject: Subject) -> bool:
         """Whether the workload has other cgroups now than those that are cut."""
         if isinstance(subject, ProcessSubject):

@@ -13,6 +13,7 @@ from schemas.codec import decode_as, encode
 from schemas.signing import SigningKey
 from schemas.subject import enforcement_key
 from sensor.enforce.active import LONGEST_RETRY_NS
+from sensor.enforce.controller import RESTAMP_NS
 from sensor.enforce.ledger import Ledger
 from sensor.enforce.notices import BURST
 from sensor.kernel.state import EnforcementValue, ProcessKey
@@ -98,6 +99,18 @@ def test_it_ends_by_itself_with_its_expiry(lab: Lab) -> None:
     lab.tick(100)
     assert lab.maps.process_quarantines == {}
     assert (lab.last()["outcome"], lab.last()["reason"]) == ("ENDED", "expired")
+
+
+def test_sockets_that_come_into_quarantined_hands_later_are_looked_for(lab: Lab) -> None:
+    lab.send()
+    lab.tick()
+    lab.maps.open_sockets = 2
+    lab.tick(RESTAMP_NS // 10**6)
+    assert lab.controller.counters["late_sockets"] == 2
+    lab.send(generation=2, quarantined=False)
+    lab.maps.open_sockets = 1
+    lab.tick(RESTAMP_NS // 10**6)
+    assert lab.controller.counters["late_sockets"] == 2
 
 
 def test_the_first_refusal_is_reported_once(lab: Lab) -> None:
