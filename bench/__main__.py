@@ -14,6 +14,7 @@ from rich.table import Table
 
 from bench import machine
 from bench.errors import BenchError
+from demo.errors import DemoError
 
 NAMES = ("latency", "drain", "stream", "loop", "footprint")
 
@@ -51,7 +52,7 @@ def main() -> int:
     for name in arguments.names or NAMES:
         try:
             result: dict[str, Any] = importlib.import_module(f"bench.{name}").run()
-        except BenchError as error:
+        except (BenchError, DemoError) as error:
             sys.stderr.write(f"bench {name}: {error}\n")
             failed = 1
             continue

