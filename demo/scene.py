@@ -48,8 +48,11 @@ class Reader:
         return self
 
     def _run(self) -> None:
-        for line in self.process.stdout or ():
-            self.lines.append(json.loads(line))
+        if self.process.stdout is None:
+            return
+        with self.process.stdout as lines:
+            for line in lines:
+                self.lines.append(json.loads(line))
 
     def has(self, event: str) -> bool:
         """Return whether a line with this event was read."""
@@ -190,5 +193,7 @@ class Scene:
 
     def _end_if_running(self, name: str, process: subprocess.Popen[str]) -> None:
         self.processes.pop(name, None)
+        if process.stdin is not None:
+            process.stdin.close()
         if process.poll() is None:
             stop(process, name)
