@@ -11,7 +11,7 @@ C_FILES := $(wildcard bpf/*.c bpf/*.h bench/load/*.c)
 SH_FILES := tools/setup .ci/run $(wildcard bpf/*.sh tests/kernels/*.sh)
 PY_TREES := $(wildcard sensor stream_apps schemas nsp demo tests bench)
 
-.PHONY: help setup demo test check check-setup check-lint check-types check-imports check-c check-shell format test-kernels bench lock clean
+.PHONY: help setup demo test chaos check check-setup check-lint check-types check-imports check-c check-shell format test-kernels bench lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,7 +26,11 @@ demo: ## Attack a small shop in namespaces and watch the kernel cut the attacker
 test: check ## Checks, then every test this machine can run; skipped ones with their reason
 	@tools/setup test
 	@mkdir -p build
-	@$(PY) -m pytest
+	@$(PY) -m pytest --ignore=tests/chaos
+
+chaos: ## Kill -9 sensor, stream app and broker in the middle of an attack (as root; two minutes)
+	@tools/setup test
+	@$(PY) -m pytest tests/chaos
 
 check: check-lint check-types check-imports check-c check-shell ## Lint, types, import contracts, C style, C compile with warnings as errors
 

@@ -44,7 +44,9 @@ def _measure(program: str, cgroup: scene.Cgroup, compression: str) -> dict[str, 
     with kafka.real_kafka() as broker:
         options = ("--ring-bytes", str(RING_BYTES), "--compression", compression)
         with scene.sensor(broker.bootstrap, cgroup.path, *options) as sensor:
-            load = cgroup.start([program, "udp", ADDRESS, str(RATE), str(WARM_UP_S + WINDOW_S * WINDOWS + 2)], LOAD_CPU)
+            load = cgroup.start(
+                [program, "udp", ADDRESS, str(RATE), str(WARM_UP_S + WINDOW_S * WINDOWS + 2)], LOAD_CPU
+            )
             try:
                 windows = _windows(sensor)
             finally:
@@ -79,7 +81,12 @@ def _windows(sensor: scene.Sensor) -> list[dict[str, Any]]:
         after = _threads(sensor.pid)
         used = {name: after[name] - before.get(name, 0.0) for name in after}
         windows.append(
-            {"events": _acknowledged(sensor) - events, "elapsed_s": elapsed, "cpu_s": sum(used.values()), "used": used}
+            {
+                "events": _acknowledged(sensor) - events,
+                "elapsed_s": elapsed,
+                "cpu_s": sum(used.values()),
+                "used": used,
+            }
         )
     return windows
 
@@ -99,7 +106,9 @@ def _threads(pid: int) -> dict[str, float]:
         name = text[text.index("(") + 1 : text.rindex(")")]
         name = "drain, decode, encode" if task.name == str(pid) else name
         fields = text.rpartition(")")[2].split()
-        seconds[name] = seconds.get(name, 0.0) + (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        seconds[name] = seconds.get(name, 0.0) + (int(fields[11]) + int(fields[12])) / os.sysconf(
+            "SC_CLK_TCK"
+        )
     return seconds
 
 
@@ -117,6 +126,9 @@ def _limit(windows: list[dict[str, Any]]) -> str:
 def _wait_until_drained(sensor: scene.Sensor) -> None:
     deadline = time.monotonic() + DRAIN_TIMEOUT_S
     while time.monotonic() < deadline:
-        if sensor.metric("nsp_ring_held_bytes") == 0 and sensor.metric("nsp_ring_unread_bytes") < machine.PAGE_BYTES:
+        if (
+            sensor.metric("nsp_ring_held_bytes") == 0
+            and sensor.metric("nsp_ring_unread_bytes") < machine.PAGE_BYTES
+        ):
             return
         time.sleep(0.2)

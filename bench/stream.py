@@ -70,7 +70,9 @@ def _one_run(messages: list[bytes]) -> tuple[float, float, int]:
 
 def _mix(messages: list[bytes]) -> dict[str, str]:
     kinds = Counter(
-        name.rpartition(".")[2] for message in messages for name, _ in decode_as("EventBatch", message)["events"]
+        name.rpartition(".")[2]
+        for message in messages
+        for name, _ in decode_as("EventBatch", message)["events"]
     )
     total = sum(kinds.values())
     return {

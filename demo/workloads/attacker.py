@@ -99,7 +99,10 @@ def main() -> None:
     """Listen; exploit the shop once for each ``go``; end with standard input."""
     listen_port, beacon_port = int(sys.argv[1]), int(sys.argv[2])
     shop_url, name = sys.argv[3], sys.argv[4]
-    with socket.create_server(("", listen_port)) as shells, socket.create_server(("", beacon_port)) as beacons:
+    with (
+        socket.create_server(("", listen_port)) as shells,
+        socket.create_server(("", beacon_port)) as beacons,
+    ):
         threading.Thread(target=accept_shells, args=(shells, beacon_port), daemon=True).start()
         threading.Thread(target=count_beacons, args=(beacons,), daemon=True).start()
         say(event="listening")

@@ -35,9 +35,7 @@ def write(bootstrap: str, topic: str, messages: Iterable[tuple[bytes | None, byt
 
 def write_batches(bootstrap: str, batches: Iterable[Mapping[str, Any]]) -> None:
     """Write event batches as a sensor would."""
-    write(
-        bootstrap, "nsp.events", ((each["node"].encode(), encode("EventBatch", each)) for each in batches)
-    )
+    write(bootstrap, "nsp.events", ((each["node"].encode(), encode("EventBatch", each)) for each in batches))
 
 
 def read_all(bootstrap: str, topic: str) -> list[Any]:
