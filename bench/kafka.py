@@ -54,11 +54,11 @@ def batches(bootstrap: str) -> Iterator[dict[str, Any]]:
             if time.monotonic() > deadline:
                 raise BenchError("the topic could not be read back in time")
             for message in consumer.consume(200, 1.0):
-                value = message.value()
-                if message.error() is not None or value is None:
+                value, offset, partition = message.value(), message.offset(), message.partition()
+                if message.error() is not None or value is None or offset is None or partition is None:
                     continue
                 yield decode_as("EventBatch", value)
-                if message.offset() + 1 >= remaining.get(message.partition(), 0):
-                    remaining.pop(message.partition(), None)
+                if offset + 1 >= remaining.get(partition, 0):
+                    remaining.pop(partition, None)
     finally:
         consumer.close()
