@@ -44,8 +44,7 @@ def batches(bootstrap: str) -> Iterator[dict[str, Any]]:
     try:
         remaining = {}
         for number in consumer.list_topics(timeout=10).topics["nsp.events"].partitions:
-            partition = TopicPartition("nsp.events", number, 0)
-            _, end = consumer.get_watermark_offsets(partition, timeout=10)
+            _, end = consumer.get_watermark_offsets(TopicPartition("nsp.events", number), timeout=10)
             if end:
                 remaining[number] = end
         consumer.assign([TopicPartition("nsp.events", number, 0) for number in remaining])
