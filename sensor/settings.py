@@ -59,7 +59,7 @@ class Settings:
     brokers: str
     cgroup_root: Path | None = None
     pin_directory: Path = Path("/sys/fs/bpf/nsp")
-    ring_bytes: int = 8 * 1024 * 1024
+    ring_bytes: int = 4 * 1024 * 1024
     batch_events: int = 500
     batch_ms: int = 200
     compression: str = "lz4"
@@ -183,7 +183,7 @@ _FLAGS: Final[dict[str, str]] = {
     "brokers": "Kafka brokers, host:port[,host:port...]",
     "cgroup_root": "attach here in the cgroup v2 tree (default: its mount)",
     "pin_directory": "where maps and links are pinned (default: /sys/fs/bpf/nsp)",
-    "ring_bytes": "size of the kernel's event ring, a power of two (default: 8 MB)",
+    "ring_bytes": "size of the kernel's event ring, a power of two (default: 4 MB)",
     "batch_events": "a batch closes at this many events (default: 500)",
     "batch_ms": "or this many ms after its first event (default: 200)",
     "compression": f"one of {', '.join(_COMPRESSIONS)} (default: lz4)",

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 DEFAULT_PIN_DIRECTORY: Final = BPFFS / "nsp"
-# Once mapped, all of it counts as the sensor's memory. At 10,000 events of 100 to 300 bytes a second, reading
-# may stand still for some three seconds.
-DEFAULT_RING_BYTES: Final = 8 << 20
+# Touched pages count as the sensor's memory, and 45 MB are its budget: half a minute of a thousand events a
+# second while no broker answers, or a fifth of a second of a flood. Busy nodes give more (--ring-bytes).
+DEFAULT_RING_BYTES: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)

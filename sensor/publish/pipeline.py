@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # One copy out of the ring: two to three batches; small enough to stay in the cache.
 READ_BYTES: Final = 256 * 1024
 # Between polls. Each costs half a millisecond of cold caches, whatever there is to do: a quiet node is polled
-# seldom, and an exec wakes the sensor. 8 MB of ring hold this at 300,000 events a second; under load the
+# seldom, and an exec wakes the sensor. 4 MB of ring hold this at 150,000 events a second; under load the
 # loop does not sleep.
 POLL_S: Final = 0.200
 # While something is going on: what follows an exec (a name asked, a connect) wakes nobody.
