@@ -9,7 +9,7 @@
 
 #include "maps.h"
 
-/* The sensor polls: a wake-up per event costs the workload about 10 us (measured). */
+/* The sensor polls for these: a wake-up per event costs the workload about 10 us (measured). */
 #define NSP_RING_FLAGS BPF_RB_NO_WAKEUP
 
 /*
