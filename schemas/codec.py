@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastavro import schemaless_reader, schemaless_writer
 from fastavro.read import SchemaResolutionError
 
-from schemas.catalogue import FINGERPRINT_BYTES, NAMESPACE, Schema, by_fingerprint, schema
+from schemas.catalogue import FINGERPRINT_BYTES, Schema, by_fingerprint, schema
 from schemas.errors import CodecError, SchemaError
 
 if TYPE_CHECKING:
@@ -126,11 +126,6 @@ def _read(data: bytes, writer: Schema) -> dict[str, Any]:
         raise CodecError(f"{len(data) - buffer.tell()} bytes are left over after a {writer.name}")
     fields: dict[str, Any] = record
     return fields
-
-
-def full_name(name: str) -> str:
-    """The name a record has in a union, e.g. ``nsp.SocketConnect``."""
-    return f"{NAMESPACE}.{name}"
 
 
 def _brief(error: BaseException) -> str:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 # A signature of ours must mean nothing elsewhere, and one made elsewhere nothing here.
 DOMAIN: Final = b"nsp-enforcement-v1\0"
-SIGNATURE_BYTES: Final = 64
 KEY_ID_DIGITS: Final = 16
 
 

@@ -139,9 +139,8 @@ class Pipeline:
         self._counts["respond", "destinations_expired"] += len(outcome.enforcements)
         return outcome
 
-    def on_status(self, status: Mapping[str, Any], now_ns: int = 0) -> TimeToBlock | None:
+    def on_status(self, status: Mapping[str, Any]) -> TimeToBlock | None:
         """Take an ``EnforcementStatus``; the times of the enforcement it is about, if it was issued here."""
-        del now_ns
         self._counts["respond", f"status_{status['outcome'].lower()}"] += 1
         return self._times.on_status(status)
 

@@ -41,11 +41,9 @@ class _Command(IntEnum):
     MAP_LOOKUP_ELEM = 1
     MAP_UPDATE_ELEM = 2
     MAP_DELETE_ELEM = 3
-    MAP_GET_NEXT_KEY = 4
     PROG_LOAD = 5
     OBJ_PIN = 6
     OBJ_GET = 7
-    PROG_TEST_RUN = 10
     OBJ_GET_INFO_BY_FD = 15
     RAW_TRACEPOINT_OPEN = 17
     MAP_LOOKUP_BATCH = 24
@@ -204,19 +202,6 @@ def map_delete(fd: int, key: bytes) -> bool:
     return result >= 0
 
 
-def map_next_key(fd: int, key: bytes | None, key_bytes: int) -> bytes | None:
-    """The key after this one (None: the first), or None at the end."""
-    key_buffer = None if key is None else _copy(key)
-    following = ctypes.create_string_buffer(key_bytes)
-    attr = _attr("<I4xQQ", fd, _address(key_buffer), _address(following))
-    result = _try(_Command.MAP_GET_NEXT_KEY, attr)
-    if result == -errno.ENOENT:
-        return None
-    if result < 0:
-        raise BpfCallError(_Command.MAP_GET_NEXT_KEY.name, "", -result)
-    return following.raw
-
-
 def map_items(fd: int, info: MapInfo) -> Iterator[tuple[bytes, bytes]]:
     """All entries of a hash map, in batches.
 
@@ -288,22 +273,6 @@ def raw_tracepoint_open(program_fd: int, tracepoint: str | None) -> int:
 def iter_create(link_fd: int) -> int:
     """A descriptor that runs the iterator once when read to the end."""
     return _call(_Command.ITER_CREATE, _attr("<II", link_fd, 0))
-
-
-def prog_test_run(program_fd: int, data: bytes = b"", context: bytes = b"") -> int:
-    """Run a program once on made-up input and return its result."""
-    data_buffer, context_buffer = _copy(data), _copy(context)
-    attr = _attr(
-        "<IIIIQQIIIIQQIII",
-        *(program_fd, 0, len(data), 0),
-        _address(data_buffer) if data else 0,
-        *(0, 1, 0, len(context), 0),
-        _address(context_buffer) if context else 0,
-        *(0, 0, 0, 0),
-    )
-    _call(_Command.PROG_TEST_RUN, attr)
-    (result,) = struct.unpack_from("<I", attr.raw, 4)
-    return int(result)
 
 
 def map_info(fd: int) -> MapInfo:
