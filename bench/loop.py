@@ -36,8 +36,11 @@ LIMITS = """
 def run() -> dict[str, Any]:
     """Measure and return ``{"attacks", "cut", "time_to_block_ms": {"p50", "p99"}, ...}``."""
     config = (Path(__file__).parent.parent / "demo" / "stream.yaml").read_text().rstrip() + LIMITS
-    logs = Path(tempfile.mkdtemp(prefix="nsp-bench-loop-"))
-    with kafka.real_kafka() as broker, Scene(logs, config) as scene:
+    with (
+        tempfile.TemporaryDirectory(prefix="nsp-bench-loop-") as logs,
+        kafka.real_kafka() as broker,
+        Scene(Path(logs), config) as scene,
+    ):
         scene.brokers = broker.bootstrap
         scene.prepare()
         scene.start_stream()

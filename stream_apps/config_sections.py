@@ -64,7 +64,7 @@ class Kafka(Section):
 class Signing(Section):
     """What enforcement is signed with."""
 
-    key_file: Annotated[Path, Field(strict=False)] = Path("/etc/nsp/enforcement.key")
+    key_file: Annotated[Path, Field(strict=False)] = Path("/etc/nsp/enforcement.key.pem")
     """Ed25519 private key, PEM (nsp keys generate). Sensors have the public one."""
 
 

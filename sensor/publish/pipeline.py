@@ -42,6 +42,14 @@ READ_BYTES: Final = 256 * 1024
 POLL_S: Final = 0.200
 # While something is going on: what follows an exec (a name asked, a connect) wakes nobody.
 ALERT_POLL_S: Final = 0.008
+# A step ends after this long although the ring has more: health, metrics and a request to stop must not
+# wait for a flood to end.
+STEP_S: Final = 0.100
+# A poll that found more than this is followed by short ones for a while: at that rate a long sleep could fill
+# the ring. Ten times what a thousand events a second leave behind in POLL_S.
+BUSY_BYTES: Final = 256 * 1024
+BUSY_POLL_S: Final = 0.020
+BUSY_S: Final = 1.0
 # After an exec, before another may wake: a build machine execs a thousand times a second.
 EXEC_PAUSE_S: Final = 0.004
 # How long after a service's descendant acted: what an intruder does next comes within seconds.
@@ -100,6 +108,8 @@ class Pipeline:
         self._opened_at: float | None = None
         self._urgent_tokens = float(URGENT_PER_SECOND)
         self._urgent_at = time.monotonic()
+        self._cut_short = False  # the last step ended for STEP_S, with more to read
+        self._busy_until = 0.0
         self._alert_until = 0.0
         self._loss_entries: list[dict[str, Any]] = []
         self._counters_at = 0.0
@@ -125,7 +135,10 @@ class Pipeline:
         source = self._source
         if self.resumed.fresh:
             source.state.set_sensor_state(self._sequence, self._base + source.ring.position)
+        full = source.counters().get("ring_full", 0)
         source.run_inventory()
+        if source.counters().get("ring_full", 0) > full:
+            _log.error("inventory_overflowed_the_ring", cure="raise --ring-bytes after `nsp sensor unload`")
         # At most one ring of bytes: what the kernel adds meanwhile finds no room beyond that.
         while (chunk := source.ring.read(READ_BYTES)) is not None:
             self._backlog.append((chunk.data, chunk.start))
@@ -159,17 +172,19 @@ class Pipeline:
             tick()
             if woken:
                 time.sleep(EXEC_PAUSE_S)
-            woken = self._source.ring.wait(self._pause())
+            woken = self._source.ring.wait(0.0 if self._cut_short else self._pause())
 
     def _pause(self) -> float:
         now = time.monotonic()
-        pause = ALERT_POLL_S if now < self._alert_until else POLL_S
+        pause = BUSY_POLL_S if now < self._busy_until else POLL_S
+        if now < self._alert_until:
+            pause = ALERT_POLL_S
         if self._opened_at is not None:
             pause = min(pause, self._opened_at + self._limit_s - now)
         return max(0.0, pause)
 
     def step(self) -> bool:
-        """Read, decode and send what is there now.
+        """Read, decode and send what is there now, for ``STEP_S`` at most.
 
         Returns:
             Whether there were events.
@@ -177,7 +192,9 @@ class Pipeline:
         producer = self._producer()
         producer.poll()
         self.last_step = now = time.monotonic()
-        worked = False
+        self._cut_short = worked = False
+        if self._source.ring.unread_bytes > BUSY_BYTES:
+            self._busy_until = now + BUSY_S
         while producer.has_room():
             if self._offset >= len(self._data) and not self._read():
                 break
@@ -190,6 +207,9 @@ class Pipeline:
                 self._alert_until = now + ALERT_S if self._batch.urgent else self._alert_until
                 self._close_batch()
                 producer.poll()
+                self._cut_short = time.monotonic() - now >= STEP_S
+                if self._cut_short:
+                    break
         if self._is_due(now):
             self._close_batch()
         return worked

@@ -19,6 +19,7 @@ from sensor.publish.resume import BASE_STEP
 from sensor.workload.table import WorkloadTable
 from tests.support.ring_records import (
     FakeKernel,
+    FakeRing,
     FakeWorkloadMap,
     NoFiles,
     exec_record,
@@ -28,6 +29,8 @@ from tests.support.ring_records import (
 
 if TYPE_CHECKING:
     import pytest
+
+    from sensor.kernel.ring import RingChunk
 
 WEB: dict[str, Any] = {"tgid": 10, "start_ns": 1000, "cgroup_id": 1}
 CONNECT = record(layout.CONNECT, **WEB, remote_address="192.0.2.1", remote_port=443, protocol=6)
@@ -249,3 +252,30 @@ def test_draining_takes_everything_that_is_there() -> None:
     kernel.ring.write(numbered(*[CONNECT] * 13))
     assert sensor.drain(5.0) == 0
     assert [batch.events for batch in broker.batches] == [10, 3]
+
+
+class FloodedRing(FakeRing):
+    """Whenever something is read, more has come."""
+
+    def __init__(self, flood: bytes) -> None:
+        super().__init__()
+        self.flood = flood
+
+    @property
+    def unread_bytes(self) -> int:
+        return len(self.flood)
+
+    def read(self, limit_bytes: int) -> RingChunk | None:
+        self.write(self.flood)
+        return super().read(limit_bytes)
+
+
+def test_a_flood_that_outruns_the_sensor_holds_up_neither_health_nor_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "STEP_S", 0.01)
+    sensor, broker, _ = sensor_on(FakeKernel(FloodedRing(numbered(*[CONNECT] * 100))))
+    ticks: list[float] = []
+    sensor.run(lambda: len(ticks) >= 3, lambda: ticks.append(sensor.last_step))
+    assert ticks == sorted(set(ticks))  # each a step of its own
+    assert len(broker.batches) > 3
