@@ -18,6 +18,7 @@ from confluent_kafka import Consumer, TopicPartition
 from demo.errors import DemoError
 from demo.lines import describe_event
 from schemas.codec import decode_as
+from schemas.errors import CodecError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +40,7 @@ class Seen:
     listening: set[str] = field(default_factory=set)
     events: int = 0
     refusals: int = 0
+    unreadable: int = 0
 
 
 class Observer:
@@ -111,7 +113,7 @@ class Observer:
             while not self._stop.is_set():
                 for message in consumer.consume(100, POLL_S):
                     if message.error() is None:
-                        self._take(message)
+                        self._take_or_count(message)
         except Exception as error:  # noqa: BLE001 - handed to the main thread by read()
             self._failure = error
         finally:
@@ -124,6 +126,12 @@ class Observer:
             for topic in ("nsp.events", "nsp.alerts", "nsp.enforcement-status")
             for number in topics[topic].partitions
         ]
+
+    def _take_or_count(self, message: Message) -> None:
+        try:
+            self._take(message)
+        except CodecError:
+            self._seen.unreadable += 1  # anybody may write anything to a topic
 
     def _take(self, message: Message) -> None:
         value = message.value()

@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from confluent_kafka import Producer
+
 from demo.observer import Observer
 from demo.scene import Reader, Scene
 from demo.story import boot_to_wall_ns, wait_until_quiet
+from schemas.topics import TOPICS
 from stream_apps.correlate.ledger import LossLedger, Totals
 
 if TYPE_CHECKING:
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from tests.support.kafka_broker import KafkaBroker
 
 CUT_TIMEOUT_S = 60.0
+FLUSH_TIMEOUT_S = 30.0
+# No Avro at all, an unknown fingerprint, an end in the middle of the header, nothing.
+GARBAGE = (b"garbage", b"\xc3\x01" + bytes(8) + b"garbage", b"\xc3\x01\x00", b"")
 
 
 @dataclass(slots=True)
@@ -39,6 +45,15 @@ class ClosedLoop:
         shells = self._count("shell")
         self.attacker.tell("go")
         self.scene.wait("the attacker's shell", lambda: self._count("shell") > shells)
+
+    def pour_garbage(self) -> None:
+        """Write what nobody can read to every partition of every topic."""
+        producer = Producer({"bootstrap.servers": self.scene.brokers, "acks": "all", "log_level": 0})
+        for topic in TOPICS.values():
+            for partition in range(topic.partitions):
+                for value in GARBAGE:
+                    producer.produce(topic.name, value, b"garbage", partition)
+        assert producer.flush(FLUSH_TIMEOUT_S) == 0
 
     def wait_for(self, outcome: str) -> dict[str, Any]:
         """Wait for an enforcement status with this outcome and return the first."""

@@ -121,7 +121,10 @@ class KafkaBroker:
         return self.directory / "server.properties"
 
     def _java(self, main_class: str, *arguments: str) -> list[str]:
-        options = [*JVM_OPTIONS, f"-Dlog4j2.configurationFile={LOG_CONFIGURATION}", "-cp", kafka_class_path()]
+        # Its native libraries are unpacked there, and a killed broker leaves them.
+        scratch = f"-Djava.io.tmpdir={self.directory}"
+        log_configuration = f"-Dlog4j2.configurationFile={LOG_CONFIGURATION}"
+        options = [*JVM_OPTIONS, scratch, log_configuration, "-cp", kafka_class_path()]
         return ["setpriv", "--pdeathsig", "KILL", "java", *options, main_class, *arguments]
 
     def _format(self) -> None:
