@@ -67,7 +67,7 @@ def test_the_stream_app_dies_in_the_middle(fresh_kafka: KafkaBroker, tmp_path: P
         loop.scene.start_stream()
         assert_cut_and_accounted(loop)
         # Refused garbage is an alert too, of another rule and without a cut.
-        alerts = [each for each in loop.observer.read().alerts.values() if each["rule_id"] in ATTACK_RULES]
+        alerts = [each for each in loop.alerts() if each["rule_id"] in ATTACK_RULES]
         rules = [alert["rule_id"] for alert in alerts]
         assert len({alert["response"]["subject"] for alert in alerts}) == 1
         assert len(rules) == len(set(rules))  # an alert said twice has the same id

@@ -62,6 +62,11 @@ class ClosedLoop:
         assert status is not None
         return status
 
+    def alerts(self) -> list[dict[str, Any]]:
+        """Alerts about this loop's own pods: the sensor sees every process of the machine, other runs' too."""
+        ours = {pod.uid for pod in self.scene.pods.values()}
+        return [each for each in self.observer.read().alerts.values() if each["workload"]["id"] in ours]
+
     def leaked_after(self, boot_ns: int) -> list[dict[str, Any]]:
         """What reached the attacker after a time of the boot clock: bytes, beacons, shells."""
         wall_ns = boot_ns + boot_to_wall_ns()
