@@ -63,7 +63,7 @@ class ClosedLoop:
         return status
 
     def alerts(self) -> list[dict[str, Any]]:
-        """Alerts about our own pods: the sensor sees all processes of the machine, those of other runs too."""
+        """Alerts about our own pods: the sensor sees all processes of the machine, other runs' too."""
         ours = {pod.uid for pod in self.scene.pods.values()}
         return [each for each in self.observer.read().alerts.values() if each["workload"]["id"] in ours]
 
