@@ -16,7 +16,7 @@
 #define NSP_EVENTS_H
 
 /* Part of the pin path: a sensor adopts pinned maps only of its own version. */
-#define NSP_LAYOUT_VERSION 1
+#define NSP_LAYOUT_VERSION 2
 
 /* Sizes of the variable tails. All are powers of two: the verifier follows a mask. */
 #define NSP_PATH_MAX_BYTES 1024
@@ -46,17 +46,33 @@ enum nsp_event_type {
 	NSP_EVENT_SOCKET_INVENTORY = 17, /* iter/task_file at start-up: same body as a flow */
 };
 
-/* Why a flow was refused; 0 where it was allowed. */
+/*
+ * Why a flow was refused, or would have been; 0 where nothing speaks against it. From
+ * 4 on it is a profile: the layer that nothing in the profile's rules let through.
+ */
 enum nsp_reason {
 	NSP_REASON_NONE = 0,
 	NSP_REASON_QUARANTINED_PROCESS = 1,
 	NSP_REASON_QUARANTINED_WORKLOAD = 2,
 	NSP_REASON_BLOCKED_DESTINATION = 3,
+	NSP_REASON_UNKNOWN_WORKLOAD = 4, /* no profile decision for this cgroup yet */
+	NSP_REASON_L3_PROTOCOL = 5,
+	NSP_REASON_L4_PROTOCOL = 6, /* protocol, port or ICMP type */
+	NSP_REASON_ADDRESS = 7, /* neither in a CIDR nor learned from an allowed name */
+	NSP_REASON_DNS_NAME = 8, /* a question for a name that is not allowed */
+	NSP_REASON_L7_PROTOCOL = 9, /* recognised, and not in l7.protocols */
+	NSP_REASON_HTTP_REQUEST = 10,
+	NSP_REASON_TLS_SNI = 11,
+	NSP_REASON_OPAQUE = 12, /* a payload that cannot be read, and opaque is deny */
+	NSP_REASON_RAW_SOCKET = 13,
+	NSP_REASON_ARP_SPOOFING = 14,
+	NSP_REASON_MAX = 16,
 };
 
 enum nsp_verdict {
 	NSP_VERDICT_ALLOWED = 0,
 	NSP_VERDICT_REFUSED = 1,
+	NSP_VERDICT_ALERTED = 2, /* allowed, but the profile would have refused it */
 };
 
 enum nsp_direction {
@@ -146,7 +162,7 @@ struct nsp_exit_event {
 struct nsp_flow_event {
 	struct nsp_event_header header;
 	__u64 cookie; /* socket cookie; 0 where the hook has none */
-	__u64 generation; /* of the enforcement that refused, else 0 */
+	__u64 generation; /* of the enforcement or the profile that refused or alerted, else 0 */
 	__u8 local_address[16];
 	__u8 remote_address[16];
 	__u16 local_port;

@@ -43,12 +43,47 @@
 #endif
 
 /*
+ * Profiles. A node runs a few hundred workloads; identical rule sets are one, and what
+ * is replaced stays for a moment, so there is room for twice what is in force.
+ */
+#ifndef NSP_MAX_RULESETS
+#define NSP_MAX_RULESETS 8192
+#endif
+#ifndef NSP_MAX_POLICIES
+#define NSP_MAX_POLICIES 4096
+#endif
+#ifndef NSP_MAX_POLICY_SLOTS
+#define NSP_MAX_POLICY_SLOTS 4096
+#endif
+#ifndef NSP_MAX_PROGRAMS
+#define NSP_MAX_PROGRAMS 4096
+#endif
+#ifndef NSP_MAX_PROGRAM_RULES
+#define NSP_MAX_PROGRAM_RULES 16384
+#endif
+/* Addresses of allowed names; a workload may have a share of them (policy.h). */
+#ifndef NSP_MAX_LEARNED
+#define NSP_MAX_LEARNED 65536
+#endif
+#ifndef NSP_MAX_LEARNED_NAMES
+#define NSP_MAX_LEARNED_NAMES 8192
+#endif
+#ifndef NSP_MAX_RESOLVERS
+#define NSP_MAX_RESOLVERS 8192
+#endif
+/* An emergency exit is a short list, or it is a second policy. */
+#define NSP_MAX_BREAK_GLASS 256
+#define NSP_MAX_EXEMPT 64
+
+/*
  * Indices of the tail call arrays, which user space fills with the DNS programs. Two
  * arrays: newer kernels allow programs of one attach type only in each.
  */
 enum nsp_tail {
 	NSP_TAIL_DNS_QUESTION = 0,
 	NSP_TAIL_DNS_ANSWER = 1,
+	NSP_TAIL_L7 = 2, /* egress_tail_calls: l7_egress; ingress_tail_calls: l7_ingress */
+	NSP_TAIL_DNS_LEARN = 3,
 	NSP_TAIL_MAX = 8,
 };
 
@@ -58,6 +93,9 @@ enum nsp_setting {
 	NSP_SETTING_SOCKETS_MARKED = 0,
 	/* Number of the last finished pass of survey_sockets, which alone writes it. */
 	NSP_SETTING_SOCKETS_SURVEYED = 1,
+	/* A learned address lives for its TTL, at least the floor, and then the grace. */
+	NSP_SETTING_LEARNED_FLOOR_NS = 2,
+	NSP_SETTING_LEARNED_GRACE_NS = 3,
 	NSP_SETTING_MAX = 8,
 };
 
@@ -66,6 +104,9 @@ enum nsp_setting {
 #define NSP_SOCKET_EGRESS_REFUSED 4 /* PACKET_REFUSED was sent for this direction */
 #define NSP_SOCKET_INGRESS_REFUSED 8
 #define NSP_SOCKET_LISTENER 16
+#define NSP_SOCKET_SENT 32 /* it has sent: what comes in may be an answer */
+#define NSP_SOCKET_L7 64 /* payloads are still to be judged: tail call NSP_TAIL_L7 */
+#define NSP_SOCKET_RAW 128
 
 /*
  * sockets: what a socket remembers, because "current" is wrong in packet hooks and
@@ -114,6 +155,31 @@ BPF_HASH(blocked_destinations, struct nsp_destination, struct nsp_enforcement,
 BPF_HASH(workloads, u64, struct nsp_workload, NSP_MAX_WORKLOADS);
 BPF_HASH(workload_flags, u64, u32, NSP_MAX_WORKLOADS);
 BPF_F_TABLE("sk_storage", int, struct nsp_socket, sockets, 0, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+
+BPF_TABLE("array", u32, u64, policy_slots, NSP_MAX_POLICY_SLOTS);
+BPF_TABLE("array", u32, struct nsp_policy, policies, NSP_MAX_POLICIES);
+BPF_TABLE("array", u32, struct nsp_ruleset, rulesets, NSP_MAX_RULESETS);
+BPF_TABLE("array", u32, struct nsp_policy_counters, policy_counters, NSP_MAX_POLICY_SLOTS);
+BPF_HASH(expected_workloads, struct nsp_cgroup_name, u32, NSP_MAX_WORKLOADS);
+BPF_HASH(program_ids, struct nsp_program_path, u32, NSP_MAX_PROGRAMS);
+BPF_HASH(program_rules, struct nsp_program_key, struct nsp_grants, NSP_MAX_PROGRAM_RULES);
+BPF_HASH(learned, struct nsp_learned_key, struct nsp_learned_value, NSP_MAX_LEARNED);
+BPF_TABLE("lru_hash", u64, struct nsp_learned_name, learned_names, NSP_MAX_LEARNED_NAMES);
+BPF_HASH(resolvers, struct nsp_resolver_key, u32, NSP_MAX_RESOLVERS);
+BPF_HASH(exempt, u32, u64, NSP_MAX_EXEMPT);
+BPF_F_TABLE("lpm_trie", struct nsp_break_glass, u32, break_glass, NSP_MAX_BREAK_GLASS,
+	    BPF_F_NO_PREALLOC);
+
+/* The shapes of what user space puts into the arrays of maps; themselves they stay empty. */
+BPF_F_TABLE("lpm_trie", struct nsp_address_rule, u32, address_shape_scratch, 1, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("lpm_trie", struct nsp_port_rule, u32, port_shape_scratch, 1, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("lpm_trie", struct nsp_name_rule, u32, name_shape_scratch, 1, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("lpm_trie", struct nsp_http_rule, u32, http_shape_scratch, 1, BPF_F_NO_PREALLOC);
+BPF_ARRAY_OF_MAPS(address_rules, "address_shape_scratch", NSP_MAX_RULESETS);
+BPF_ARRAY_OF_MAPS(port_rules, "port_shape_scratch", NSP_MAX_RULESETS);
+BPF_ARRAY_OF_MAPS(name_rules, "name_shape_scratch", NSP_MAX_RULESETS);
+BPF_ARRAY_OF_MAPS(http_rules, "http_shape_scratch", NSP_MAX_RULESETS);
+
 BPF_PERCPU_ARRAY(counters, u64, NSP_COUNTER_MAX);
 BPF_PERCPU_ARRAY(sequence, u64, 1);
 BPF_ARRAY(sensor_state, struct nsp_sensor_state, 1);

@@ -29,6 +29,8 @@ struct nsp_process {
 	struct nsp_process_key ancestors[NSP_ANCESTORS]; /* nearest first */
 	__u32 dev;
 	__u32 flags;
+	__u32 program; /* id in program_ids of the executable's path, 0: no profile names it */
+	__u32 script; /* likewise of the script an interpreter was started for */
 };
 
 /*
@@ -54,7 +56,25 @@ struct nsp_enforcement {
  * workload before the first process is in it.
  */
 struct nsp_workload {
-	__u64 workload_cgroup_id;
+	__u64 workload_cgroup_id; /* 0: no workload is known, only a policy slot */
+	__u32 policy_slot; /* index in policy_slots */
+	__u32 pad;
+};
+
+/* Slot of what has no entry in workloads: the host's own processes. */
+#define NSP_SLOT_HOST 0
+/* Slot of cgroups that look like workloads' and are not known yet: unknownWorkload. */
+#define NSP_SLOT_UNKNOWN 1
+
+/*
+ * expected_workloads: a cgroup's own name (its last path component, zero padded) ->
+ * u32 policy slot. A cgroup of that name outside every known workload becomes a
+ * workload of its own with that slot at mkdir, before a process can be in it: a pod's
+ * profile is known before the pod's cgroup is.
+ */
+#define NSP_CGROUP_NAME_BYTES 128
+struct nsp_cgroup_name {
+	__u8 name[NSP_CGROUP_NAME_BYTES];
 };
 
 /* workload_flags: workload cgroup id -> u32 NSP_WORKLOAD_*; absent means none. */
@@ -65,6 +85,197 @@ struct nsp_destination {
 	__u16 port; /* host order; 0: any */
 	__u8 protocol; /* IPPROTO_*; 0: any, then port is 0 too */
 	__u8 pad[5];
+};
+
+/*
+ * Profiles. policy_slots[slot] is a tag: low 32 bits the policy (index in policies, 0:
+ * none), high 32 bits a number that grows with each switch. Writing it is the one step
+ * by which a policy takes force; everything it leads to is complete by then and never
+ * changed afterwards: a changed rule set gets a new index. Sockets keep the tag under
+ * which they were decided; a packet that finds another one is decided anew.
+ */
+#define NSP_POLICY_OF_TAG(tag) ((__u32)(tag))
+
+/* Rule sets of one program or workload: one for each profile that selects it. */
+#define NSP_GRANTS 8
+
+/* What is done with what no rule set allows. */
+enum nsp_mode {
+	NSP_MODE_NONE = 0, /* no profile governs it */
+	NSP_MODE_ALERT = 1, /* allowed, and reported as NSP_VERDICT_ALERTED */
+	NSP_MODE_ENFORCE = 2,
+};
+
+/* A flow passes when one of the rule sets passes it in every layer. */
+struct nsp_grants {
+	__u32 rulesets[NSP_GRANTS]; /* indices in rulesets, 0 ends the list */
+	__u8 mode; /* enum nsp_mode */
+	__u8 pad[7];
+};
+
+#define NSP_POLICY_PROGRAMS 1 /* program_rules has entries for this policy */
+#define NSP_POLICY_UNKNOWN_WORKLOAD 2 /* what it refuses is NSP_REASON_UNKNOWN_WORKLOAD */
+#define NSP_POLICY_LOOPBACK 4 /* addresses of the loopback are subject to it too */
+#define NSP_POLICY_ARP_SPOOFING 8 /* spec.attacks has arp-spoofing; what to do: grants.mode */
+#define NSP_POLICY_TRACE_DNS 16
+
+/* policies[index] */
+struct nsp_policy {
+	struct nsp_grants grants; /* of programs without rules of their own */
+	__u8 content[16]; /* start of the SHA-256 of what it was compiled from */
+	__u64 generation; /* reported with what it refuses */
+	__u32 flags; /* NSP_POLICY_* */
+	__u32 previous; /* policy it replaced: its learned addresses still count; 0: none */
+};
+
+/*
+ * program_ids: a path, zero padded -> u32 id, only of paths that a profile names. An
+ * executable's path is written as the kernel walks it: components leaf first, each
+ * with its NUL; a script's as text, which begins with a slash, so the two never meet.
+ */
+#define NSP_PROGRAM_PATH_BYTES 256
+struct nsp_program_path {
+	__u8 path[NSP_PROGRAM_PATH_BYTES];
+};
+
+/* program_rules: this -> nsp_grants. With a script first, then without. */
+struct nsp_program_key {
+	__u32 policy;
+	__u32 program;
+	__u32 script; /* 0: whatever it runs */
+	__u32 pad;
+};
+
+#define NSP_RULESET_L3_IPV4 1 /* shifted by 8 for ingress: NSP_RULESET_INGRESS_SHIFT */
+#define NSP_RULESET_L3_IPV6 2
+#define NSP_RULESET_L3_ARP 4
+#define NSP_RULESET_ANY_IPV4 8 /* 0.0.0.0/0 is a rule: address_rules need not be asked */
+#define NSP_RULESET_ANY_IPV6 16
+#define NSP_RULESET_PORTS 32 /* port_rules has entries for this direction */
+#define NSP_RULESET_L7 64 /* payloads are judged: l7 of struct nsp_ruleset */
+#define NSP_RULESET_INGRESS_SHIFT 8
+/* Of the rule set as a whole. */
+#define NSP_RULESET_NAMES (1 << 16) /* name_rules has names that may be asked or reached */
+#define NSP_RULESET_DNS_ANY (1 << 17) /* any name may be asked */
+#define NSP_RULESET_RAW_SOCKETS (1 << 18) /* SOCK_RAW and AF_PACKET are allowed */
+
+/* Bits of nsp_ruleset.l7[direction]. */
+#define NSP_L7_DNS 1 /* the protocols that may be spoken */
+#define NSP_L7_HTTP 2
+#define NSP_L7_TLS 4
+#define NSP_L7_OPAQUE 8 /* what is none of these, or cannot be read, passes */
+#define NSP_L7_HTTP_RULES 16 /* http_rules decides about requests */
+#define NSP_L7_SNI_RULES 32 /* name_rules (NSP_NAME_SNI) decides about server names */
+
+/* rulesets[index]: the layers of one profile's rules for one program, or for the rest. */
+struct nsp_ruleset {
+	__u64 protocols[2][4]; /* [enum nsp_direction]: bit n: IP protocol n on all its ports */
+	__u8 content[16]; /* start of the SHA-256 of its canonical text */
+	__u32 flags; /* NSP_RULESET_* */
+	__u8 l7[2]; /* [enum nsp_direction]: NSP_L7_*, when NSP_RULESET_L7 is set */
+	__u8 pad[2];
+};
+
+/*
+ * The tries of a rule set: address_rules, port_rules, name_rules and http_rules are
+ * arrays of maps, index as in rulesets, each entry an LPM trie of u32 values made by
+ * user space. A rule set without rules of a kind has no trie in that array.
+ */
+
+/* address_rules: value 1. prefixlen counts the first four bytes: 32 + 96 + 24 is an IPv4 /24. */
+struct nsp_address_rule {
+	__u32 prefixlen;
+	__u8 direction; /* enum nsp_direction */
+	__u8 pad[3];
+	__u8 address[16];
+};
+
+/* port_rules: value 1. A range of ports is several prefixes. */
+struct nsp_port_rule {
+	__u32 prefixlen;
+	__u8 direction;
+	__u8 protocol;
+	__u8 port[2]; /* network order; for ICMP type, then code */
+};
+
+#define NSP_NAME_ASK 1 /* may be asked for */
+#define NSP_NAME_REACH 2 /* its addresses are learned and may be reached */
+#define NSP_NAME_SNI 4 /* may be a TLS server name */
+
+/*
+ * name_rules: value NSP_NAME_*, those of every shorter rule that matches included. The
+ * name is the wire name in lower case, reversed byte by byte without the root label, so
+ * that each label is followed by its length byte. A name itself ends in a NUL, which is
+ * counted; what matches every name below ends in the length byte of the suffix's first
+ * label, and does not match the suffix itself. 250 bytes of name: longer ones pass no rule.
+ */
+#define NSP_NAME_BYTES 252
+struct nsp_name_rule {
+	__u32 prefixlen;
+	__u8 name[NSP_NAME_BYTES];
+};
+
+/* http_rules: value 1. An exact URI ends in a blank, which is counted; a prefix does not. */
+#define NSP_HTTP_METHOD_BYTES 15
+#define NSP_HTTP_URI_BYTES 236
+struct nsp_http_rule {
+	__u32 prefixlen;
+	__u8 direction;
+	__u8 method[NSP_HTTP_METHOD_BYTES]; /* zero padded; all zero: any method, asked second */
+	__u8 uri[NSP_HTTP_URI_BYTES];
+};
+
+/*
+ * learned: this -> nsp_learned_value. Written by the kernel when an allowed name is
+ * answered by a listed resolver, before the application sees the answer.
+ */
+struct nsp_learned_key {
+	__u64 workload_cgroup_id;
+	__u32 ruleset;
+	__u32 pad;
+	__u8 address[16];
+};
+
+struct nsp_learned_value {
+	__u64 expires_ns; /* floor and grace are in it */
+	__u64 name_id; /* key in learned_names */
+};
+
+/* learned_names: u64 id (a hash of it) -> the reversed name, as in struct nsp_name_rule. */
+struct nsp_learned_name {
+	__u32 bits; /* prefixlen with the NUL */
+	__u8 name[NSP_NAME_BYTES];
+};
+
+/*
+ * resolvers: this -> u32 1. Only what they answer is learned, and DNS to them on port
+ * 53 passes without an address rule where names may be asked. Workload 0: of every one.
+ */
+struct nsp_resolver_key {
+	__u64 workload_cgroup_id;
+	__u8 address[16];
+};
+
+/* policy_counters[slot]: by atomic add, of calls and packets under that slot. */
+struct nsp_policy_counters {
+	__u64 refused_calls;
+	__u64 refused_packets;
+	__u64 alerted;
+	__u64 first_refused_ns;
+	__u64 by_reason[16]; /* enum nsp_reason, refused or alerted */
+	__u64 tokens_ns; /* of the bucket that bounds reports: time up to which they are spent */
+};
+
+/*
+ * exempt: u32 tgid -> u64 start_ns: no profile decides about these (the sensor itself).
+ * break_glass: nsp_break_glass -> u32 1: no profile cuts this either, whoever it is.
+ */
+struct nsp_break_glass {
+	__u32 prefixlen;
+	__u8 protocol;
+	__u8 direction;
+	__u8 port[2]; /* network order: remote port going out, local port coming in */
+	__u8 address[16]; /* of the remote end */
 };
 
 /*
@@ -93,6 +304,17 @@ enum nsp_counter {
 	NSP_COUNTER_PACKET_UNPARSED =
 		12, /* IP header or extension headers beyond what is followed */
 	NSP_COUNTER_TAIL_CALL = 13, /* a tail call did not happen */
+	NSP_COUNTER_LEARNED_FULL = 14, /* an answered address could not be learned */
+	NSP_COUNTER_LEARNED_UNSOLICITED = 15, /* answer without its question, or from no resolver */
+	NSP_COUNTER_LEARNED_OTHER_OWNER = 16, /* record that is not of the asked name's chain */
+	NSP_COUNTER_NAME_TOO_LONG = 17, /* a name longer than rules can be */
+	NSP_COUNTER_POLICY_REPORTS_SPARED = 18, /* refusals counted, not reported: a flood */
+	NSP_COUNTER_L7_TOO_LONG = 19, /* request or hello beyond what is followed */
+	NSP_COUNTER_L7_OPAQUE = 20, /* payload that is not understood where rules ask for it */
+	NSP_COUNTER_L7_REORDERED = 21, /* segment out of order within what is judged */
+	NSP_COUNTER_ARP_MALFORMED = 22,
+	NSP_COUNTER_ARP_TABLE_FULL = 23,
+	NSP_COUNTER_PACKET_SOCKET = 24, /* packet sent past every socket hook (AF_PACKET) */
 	NSP_COUNTER_MAX = 32,
 };
 

@@ -33,6 +33,7 @@ long bpf_probe_read_kernel_str(void *to, u32 bytes, const void *from);
 long bpf_probe_read_user(void *to, u32 bytes, const void *from);
 struct bpf_sock *bpf_sk_fullsock(struct bpf_sock *sk);
 long bpf_skb_load_bytes(const void *skb, u32 offset, void *to, u32 bytes);
+void *bpf_map_lookup_elem(void *map, const void *key);
 struct file;
 struct socket;
 struct socket *bpf_sock_from_file(struct file *file);
@@ -56,6 +57,9 @@ struct socket *bpf_sock_from_file(struct file *file);
 #define BPF_ARRAY(name, value_type, entries) BPF_F_TABLE("array", int, value_type, name, entries, 0)
 #define BPF_PERCPU_ARRAY(name, value_type, entries) \
 	BPF_F_TABLE("percpu_array", int, value_type, name, entries, 0)
+/* An entry is a map again: bpf_map_lookup_elem() looks into it. */
+#define BPF_ARRAY_OF_MAPS(name, shape, entries) \
+	BPF_F_TABLE("array_of_maps", int, void, name, entries, 0)
 #define BPF_PROG_ARRAY(name, entries) BPF_F_TABLE("prog", u32, u32, name, entries, 0)
 
 #define BPF_RINGBUF_OUTPUT(name, pages)                  \
