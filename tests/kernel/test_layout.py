@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sensor.kernel import offsets, state
+from sensor.kernel import offsets, policy_state, state
 from sensor.kernel.source import source_directory
 from sensor.publish.layout import HEADER, LAYOUTS, Layout
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Measure = Callable[[list[str]], list[int]]
 
 KEY = ("start_ns", "tgid", "pad")
+GRANTS = (*(f"rulesets[{number}]" for number in range(policy_state.GRANTS)), "mode")
 STATE_STRUCTS = {
     "nsp_process_key": (state.ProcessKey.layout, KEY),
     "nsp_enforcement": (
@@ -51,6 +52,20 @@ STATE_STRUCTS = {
     ),
     "nsp_sensor_state": (state.SensorState.layout, ("batch_sequence", "ring_position")),
     "nsp_workload": (state.U64, ("workload_cgroup_id",)),
+    "nsp_grants": (policy_state.GrantsValue.layout, GRANTS),
+    "nsp_policy": (
+        policy_state.PolicyValue.layout,
+        ("grants", "content", "generation", "flags", "previous"),
+    ),
+    "nsp_ruleset": (
+        policy_state.RulesetValue.layout,
+        (
+            *(f"protocols[{direction}][{word}]" for direction in range(2) for word in range(4)),
+            *("content", "flags", "l7[0]", "l7[1]"),
+        ),
+    ),
+    "nsp_program_key": (policy_state.ProgramKey.layout, ("policy", "program", "script")),
+    "nsp_learned_key": (policy_state.LearnedKey.layout, ("workload_cgroup_id", "ruleset", "address")),
 }
 CODE = re.compile(r"(\d+s|\d+x|\d*[QIHB])")
 

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The structs of profiles in bpf/state.h as frozen dataclasses, with their exact bytes.
+
+As state.py, which has the others; tests/kernel/test_layout.py compares every size and offset with the C.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+# NSP_GRANTS of bpf/state.h.
+GRANTS: Final = 8
+CONTENT_BYTES: Final = 16
+_ADDRESS_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class GrantsValue:
+    """``struct nsp_grants``: indices of rule sets, without the empty places, and the mode."""
+
+    rulesets: tuple[int, ...]
+    mode: int
+
+    layout: ClassVar = struct.Struct(f"<{GRANTS}IB7x")
+
+    def pack(self) -> bytes:
+        """The value's bytes."""
+        return self.layout.pack(*self.rulesets, *(0,) * (GRANTS - len(self.rulesets)), self.mode)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> GrantsValue:
+        """Of the value's bytes."""
+        *rulesets, mode = cls.layout.unpack(data)
+        return cls(tuple(index for index in rulesets if index), mode)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyValue:
+    """``struct nsp_policy``; flags are ``NSP_POLICY_*``, previous is an index in policies or 0."""
+
+    grants: GrantsValue
+    content: bytes
+    generation: int
+    flags: int
+    previous: int = 0
+
+    layout: ClassVar = struct.Struct(f"<{GrantsValue.layout.size}s{CONTENT_BYTES}sQII")
+
+    def pack(self) -> bytes:
+        """The value's bytes."""
+        return self.layout.pack(self.grants.pack(), self.content, self.generation, self.flags, self.previous)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> PolicyValue:
+        """Of the value's bytes."""
+        grants, content, generation, flags, previous = cls.layout.unpack(data)
+        return cls(GrantsValue.unpack(grants), content, generation, flags, previous)
+
+
+@dataclass(frozen=True, slots=True)
+class RulesetValue:
+    """``struct nsp_ruleset``; pairs are (out, in)."""
+
+    protocols: tuple[tuple[int, int, int, int], tuple[int, int, int, int]]
+    content: bytes
+    flags: int
+    l7: tuple[int, int]
+
+    layout: ClassVar = struct.Struct(f"<8Q{CONTENT_BYTES}sIBB2x")
+
+    def pack(self) -> bytes:
+        """The value's bytes."""
+        return self.layout.pack(*self.protocols[0], *self.protocols[1], self.content, self.flags, *self.l7)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> RulesetValue:
+        """Of the value's bytes."""
+        *words, content, flags, l7_out, l7_in = cls.layout.unpack(data)
+        out, into = words[:4], words[4:]
+        return cls(
+            ((out[0], out[1], out[2], out[3]), (into[0], into[1], into[2], into[3])),
+            content,
+            flags,
+            (l7_out, l7_in),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramKey:
+    """``struct nsp_program_key``; script 0: whatever it runs."""
+
+    policy: int
+    program: int
+    script: int = 0
+
+    layout: ClassVar = struct.Struct("<III4x")
+
+    def pack(self) -> bytes:
+        """The key's bytes, padding zero."""
+        return self.layout.pack(self.policy, self.program, self.script)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> ProgramKey:
+        """Of the key's bytes."""
+        return cls(*cls.layout.unpack(data))
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedKey:
+    """``struct nsp_learned_key``: an address that an allowed name was answered with."""
+
+    workload_cgroup_id: int
+    ruleset: int
+    address: bytes
+
+    layout: ClassVar = struct.Struct(f"<QI4x{_ADDRESS_BYTES}s")
+
+    def pack(self) -> bytes:
+        """The key's bytes, padding zero."""
+        return self.layout.pack(self.workload_cgroup_id, self.ruleset, self.address)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> LearnedKey:
+        """Of the key's bytes."""
+        return cls(*cls.layout.unpack(data))

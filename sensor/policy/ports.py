@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this package needs of the kernel: the maps of profiles, as sensor/kernel/policy_maps.py has them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+
+    from sensor.kernel.policy_state import GrantsValue, LearnedKey, PolicyValue, ProgramKey, RulesetValue
+    from sensor.policy.layout import TrieKind
+    from sensor.policy.rules import RuleSet
+
+    # Compiles the rule sets of these contents again, one after the other.
+    RuleSource = Callable[[Collection[bytes]], Iterator[RuleSet]]
+
+
+class PolicyMaps(Protocol):
+    """Typed access; every method may raise :class:`sensor.kernel.errors.KernelError`."""
+
+    def set_policy_slot(self, slot: int, tag: int) -> None:
+        """Switch a slot, in one write."""
+
+    def policy_slot(self, slot: int) -> int:
+        """Its tag."""
+
+    def write_policy(self, index: int, value: PolicyValue | None) -> None:
+        """Write a policy, or (None) empty its place."""
+
+    def policies(self) -> Iterator[tuple[int, PolicyValue]]:
+        """Those that are not empty."""
+
+    def write_ruleset(self, index: int, value: RulesetValue) -> None:
+        """Write a rule set's own entry; its tries are there already."""
+
+    def rulesets(self) -> Iterator[tuple[int, RulesetValue]]:
+        """Those that are not empty."""
+
+    def load_trie(self, kind: TrieKind, index: int, items: Iterable[tuple[bytes, int]]) -> None:
+        """Make a trie of a rule set."""
+
+    def drop_ruleset(self, index: int) -> None:
+        """Empty a rule set's place and free its tries."""
+
+    def set_program_id(self, path: bytes, program: int) -> None:
+        """Give a path (layout.executable_key, layout.script_key) its id."""
+
+    def program_ids(self) -> Iterator[tuple[bytes, int]]:
+        """All paths with their ids."""
+
+    def drop_program_id(self, path: bytes) -> bool:
+        """Forget a path."""
+
+    def identify_programs(self) -> int:
+        """Give the processes that run already the ids of their executables and scripts."""
+
+    def set_program_rule(self, key: ProgramKey, value: GrantsValue) -> None:
+        """Write one program's grants under a policy."""
+
+    def program_rules(self) -> Iterator[tuple[ProgramKey, GrantsValue]]:
+        """All of them."""
+
+    def drop_program_rule(self, key: ProgramKey) -> bool:
+        """Forget one."""
+
+    def learned(self) -> Iterator[tuple[LearnedKey, object]]:
+        """Every learned address."""
+
+    def drop_learned(self, key: LearnedKey) -> bool:
+        """Forget one."""
