@@ -15,10 +15,11 @@ from typing import Any
 
 from bench import kafka
 from bench.statistics import percentile
+from demo.attack import boot_to_wall_ns
 from demo.errors import DemoError
 from demo.observer import Observer
 from demo.scene import Scene
-from demo.story import boot_to_wall_ns, wait_until_quiet
+from demo.story import wait_until_quiet
 
 ATTACKS = 100
 PAUSE_S = 0.1

@@ -84,9 +84,16 @@ class Observer:
             lines.append(self._lines.popleft())
         return lines
 
-    def status(self, outcome: str) -> dict[str, Any] | None:
-        """Return the first enforcement status with this outcome, or None."""
-        return next((status for status in self.read().statuses if status["outcome"] == outcome), None)
+    def status(self, outcome: str, subject: str | None = None) -> dict[str, Any] | None:
+        """Return the first enforcement status with this outcome, of one subject or of any, or None."""
+        return next(
+            (
+                status
+                for status in self.read().statuses
+                if status["outcome"] == outcome and subject in {None, status["subject"]}
+            ),
+            None,
+        )
 
     def listens(self, workload_id: str) -> bool:
         """Return whether a process of this workload has been seen to listen."""
@@ -94,8 +101,11 @@ class Observer:
 
     def alert(self, rule_id: str) -> dict[str, Any] | None:
         """Return the first alert of a rule, or None."""
-        alerts = list(self.read().alerts.values())
-        return next((alert for alert in alerts if alert["rule_id"] == rule_id), None)
+        return next(iter(self.alerts(rule_id)), None)
+
+    def alerts(self, rule_id: str) -> list[dict[str, Any]]:
+        """Return the alerts of a rule, in the order they came."""
+        return [alert for alert in list(self.read().alerts.values()) if alert["rule_id"] == rule_id]
 
     def _run(self) -> None:
         consumer = Consumer(

@@ -118,6 +118,9 @@ def report_of(observer: Observer) -> Report:
     return Report(
         alerts=len(seen.alerts),
         rules=sorted({alert["rule_id"] for alert in seen.alerts.values()}),
+        attacks=0,
+        attacks_cut=0,
+        shells_opened=0,
         time_to_block_ms=0.0,
         decided_after_ms=0.0,
         first_refused_after_ms=0.0,

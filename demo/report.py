@@ -14,29 +14,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-NS_PER_MS = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """The four times of one response, CLOCK_BOOTTIME nanoseconds of the node."""
-
-    first_forbidden_event_ns: int
-    decided_ns: int
-    map_written_ns: int
-    first_refused_ns: int
-
-    def after_first_ms(self, moment_ns: int) -> float:
-        """Return how long after the first forbidden event a moment was, in ms."""
-        return round((moment_ns - self.first_forbidden_event_ns) / NS_PER_MS, 3)
-
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The figures of one run."""
+    """The figures of one run.
+
+    The three ``_ms`` are those of the attack whose shell was seen to open and go silent; bytes and
+    beacons are sums over all attacks, each counted from its own block.
+    """
 
     alerts: int
     rules: list[str]
+    attacks: int
+    attacks_cut: int
+    shells_opened: int
     time_to_block_ms: float
     decided_after_ms: float
     first_refused_after_ms: float
@@ -57,7 +48,8 @@ class Report:
             "an alert for RCE egress": "nsp.rce-egress" in self.rules,
             "the map was written after the event": self.time_to_block_ms > 0 or self.recorded,
             "the kernel refused something": self.first_refused_after_ms > 0 or self.recorded,
-            "the attacker had a shell before": self.attacker_bytes_before_block > 0 or self.recorded,
+            "every attack was cut": self.attacks_cut == self.attacks,
+            "the attacker had a shell before a cut": self.shells_opened > 0 or self.recorded,
             "nothing reached the attacker after the block": self.attacker_bytes_after_block == 0,
             "no beacon got out after the block": self.attacker_beacons_after_block == 0,
             "the service was used": self.service_requests > 0 or self.recorded,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from demo.observer import Observer
 
 ADDRESSES = {"web": "10.77.0.10", "client": "10.77.0.20", "dns": "10.77.0.53", "attacker": "10.77.0.66"}
-SHOP_PORT, SHELL_PORT, BEACON_PORT = 8080, 4444, 4445
+SHOP_PORT, FIRST_SHELL_PORT = 8080, 4444
 ATTACKER_NAME = "updates.evil.test"
 ZONE = ("shop.demo.test=10.77.0.10", f"{ATTACKER_NAME}=@cdn.evil.test", "cdn.evil.test=10.77.0.66")
 START_TIMEOUT_S = 60.0
@@ -171,10 +171,8 @@ class Scene:
     def start_attacker(self) -> Reader:
         """Start the attacker's host; it waits for ``go``."""
         shop = f"http://{ADDRESSES['web']}:{SHOP_PORT}"
-        attacker = self.start(
-            "attacker", "attacker.py", str(SHELL_PORT), str(BEACON_PORT), shop, ATTACKER_NAME
-        )
-        self.wait("the attacker to listen", lambda: attacker.has("listening"))
+        attacker = self.start("attacker", "attacker.py", str(FIRST_SHELL_PORT), shop, ATTACKER_NAME)
+        self.wait("the attacker to be ready", lambda: attacker.has("ready"))
         return attacker
 
     def end(self, name: str) -> int:

@@ -17,7 +17,8 @@ from rich.tree import Tree
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from demo.report import Report, Times
+    from demo.attack import Times
+    from demo.report import Report
 
 EVENTS_SHOWN = 14
 STEPS_SHOWN = 18

