@@ -2,7 +2,9 @@
 /*
  * What was there before the sensor, by iterators: every process, and the owner of every
  * open INET socket; and, when a quarantine begins, the stamp on the open sockets that
- * only the quarantined may still use. Read the iterator's fd to run one pass.
+ * only the quarantined may still use. Read the iterator's fd to run one pass. The
+ * inventory writes one byte there for each event, so that who reads n bytes gets n
+ * events at most and can make room in the ring before the next.
  */
 #include "executable.h"
 #include "flow.h"
@@ -23,6 +25,21 @@ struct nsp_iter_task_file {
 	u32 pad;
 	u64 file;
 };
+
+/*
+ * One byte for the reader. If it did not fit, the kernel would run the program for the
+ * same object again; readers ask for less than the kernel's buffer (32 KB).
+ */
+static __always_inline void tell_reader(const u64 *ctx)
+{
+	char byte = 0;
+	void *meta, *seq;
+
+	/* Plain loads, so that the verifier knows what they are. seq is meta's first member. */
+	asm volatile("%0 = *(u64 *)(%1 + 0)" : "=r"(meta) : "r"(ctx));
+	asm volatile("%0 = *(u64 *)(%1 + 0)" : "=r"(seq) : "r"(meta));
+	bpf_seq_write(seq, &byte, sizeof(byte));
+}
 
 /* Enters a process that is missing; never over an entry that fork or exec made. */
 static __always_inline void inventory_process(u64 task, const struct nsp_process_key *key)
@@ -64,6 +81,7 @@ int inventory_tasks(struct nsp_iter_task *ctx)
 	scratch->event.header.flags = NSP_EVENT_FLAG_INVENTORY;
 	if (events.ringbuf_output(scratch, bytes, NSP_RING_FLAGS))
 		count(NSP_COUNTER_RING_FULL);
+	tell_reader(&ctx->meta);
 	return 0;
 }
 
@@ -94,7 +112,8 @@ static __always_inline int is_inet(void *sk)
 	return opaque(family == NSP_AF_INET || family == NSP_AF_INET6);
 }
 
-static __always_inline void emit_socket_inventory(void *sk, const struct nsp_process_key *owner,
+static __always_inline void emit_socket_inventory(struct nsp_iter_task_file *ctx, void *sk,
+						  const struct nsp_process_key *owner,
 						  u64 cgroup_id, u8 state)
 {
 	struct nsp_flow_event flow = {};
@@ -114,6 +133,7 @@ static __always_inline void emit_socket_inventory(void *sk, const struct nsp_pro
 	flow.header.flags = NSP_EVENT_FLAG_INVENTORY;
 	if (events.ringbuf_output(&flow, sizeof(flow), NSP_RING_FLAGS))
 		count(NSP_COUNTER_RING_FULL);
+	tell_reader(&ctx->meta);
 }
 
 /*
@@ -149,7 +169,7 @@ int inventory_sockets(struct nsp_iter_task_file *ctx)
 	if (socket->flags & NSP_SOCKET_OWNED) {
 		/* Known since before: only a sensor that takes over has yet to learn who serves. */
 		if (state == NSP_TCP_STATE_LISTEN && listens_for(&key, &socket->owner))
-			emit_socket_inventory(sk, &key, socket->cgroup_id, state);
+			emit_socket_inventory(ctx, sk, &key, socket->cgroup_id, state);
 		return 0;
 	}
 	socket->owner = key;
@@ -158,7 +178,7 @@ int inventory_sockets(struct nsp_iter_task_file *ctx)
 	socket->flags |= NSP_SOCKET_OWNED;
 	if (state == NSP_TCP_STATE_LISTEN)
 		socket->flags |= NSP_SOCKET_LISTENER;
-	emit_socket_inventory(sk, &socket->owner, socket->cgroup_id, state);
+	emit_socket_inventory(ctx, sk, &socket->owner, socket->cgroup_id, state);
 	return 0;
 }
 

@@ -37,6 +37,7 @@ void *bpf_map_lookup_elem(void *map, const void *key);
 struct file;
 struct socket;
 struct socket *bpf_sock_from_file(struct file *file);
+long bpf_seq_write(void *seq, const void *data, u32 bytes);
 
 #define BPF_F_TABLE(type, key_type, value_type, name, entries, map_flags) \
 	struct name##_table {                                             \

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from sensor.kernel import bpf_syscall as bpf
 from sensor.kernel.errors import KernelError
-from sensor.kernel.inventory import run_iterator
+from sensor.kernel.inventory import run_in_parts
 from sensor.kernel.launch import Loaded, LoadRequest, run_loader
 from sensor.kernel.maps import EnforcementMaps
 from sensor.kernel.mounts import BPFFS, cgroup2_mount, ensure_bpffs
@@ -25,13 +25,16 @@ from sensor.kernel.ring import EventRing, validate_ring_bytes
 from sensor.kernel.state import COUNTERS, U32, U64
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from types import TracebackType
 
 DEFAULT_PIN_DIRECTORY: Final = BPFFS / "nsp"
 # Touched pages count as the sensor's memory, and 45 MB are its budget: half a minute of a thousand events a
 # second while no broker answers, or a fifth of a second of a flood. Busy nodes give more (--ring-bytes).
 DEFAULT_RING_BYTES: Final = 4 << 20
+# The longest that an inventory reports: a process with path and argv of 1 KB each (bpf/events.h), which makes
+# 2,240 bytes on the ring, and some room.
+_INVENTORY_EVENT_BYTES: Final = 2304
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +139,19 @@ class Kernel:
             os.close(lock_fd)
 
     def run_inventory(self) -> None:
+        """Report all of what was there before, into a ring that holds it; see inventory()."""
+        for _ in self.inventory():
+            pass
+
+    def inventory(self) -> Iterator[None]:
         """Report what was there before: every process, and the owner of every open socket.
 
-        The events come through the ring, flagged as inventory.
+        The events come through the ring, flagged as inventory, in parts of a quarter of the ring at most:
+        make room between them.
         """
-        run_iterator(self._iterators["inventory_tasks"])
-        run_iterator(self._iterators["inventory_sockets"])
+        events = max(1, self.ring.size_bytes // 4 // _INVENTORY_EVENT_BYTES)
+        yield from run_in_parts(self._iterators["inventory_tasks"], events)
+        yield from run_in_parts(self._iterators["inventory_sockets"], events)
 
     def counters(self) -> Mapping[str, int]:
         """The kernel's loss and limit counters since load, summed over CPUs, by name."""

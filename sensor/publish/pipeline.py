@@ -57,6 +57,10 @@ ALERT_S: Final = 5.0
 # Batches closed before their time because a service's descendant acted. Beyond this rate they wait for
 # batch_ms as all do: an attack that fills batches by itself needs no help.
 URGENT_PER_SECOND: Final = 50
+# An inventory larger than half of the ring needs the broker to take the first part. Without one for so long
+# the sensor starts all the same; what then finds no room is counted.
+INVENTORY_WAIT_S: Final = 15.0
+_ROOM_FLUSH_S: Final = 0.050
 # The kernel's counters are read with a system call each; a reader of the account waits this long for them.
 _COUNTERS_EVERY_S: Final = 1.0
 
@@ -104,6 +108,7 @@ class Pipeline:
         self._data = b""
         self._offset = 0
         self._start = source.ring.position  # ring position of _data[0]
+        self._known_until = source.ring.position  # up to here prepare() has learned who did what
         self._batch_start = source.ring.position  # of the first event not in a closed batch
         self._opened_at: float | None = None
         self._urgent_tokens = float(URGENT_PER_SECOND)
@@ -127,7 +132,10 @@ class Pipeline:
         self._source.ring.release(ring_end)
 
     def prepare(self) -> int:
-        """Skip what is noted as acknowledged, run the inventory, and learn from it before anything is sent.
+        """Skip what is noted as acknowledged, run the inventory, and learn from it before it is sent.
+
+        The inventory comes in parts. While it fits into half of the ring, which it does on all but the
+        largest nodes, nothing is sent before all of it is known; beyond that the ring is emptied in between.
 
         Returns:
             How many processes were there before the sensor.
@@ -136,19 +144,46 @@ class Pipeline:
         if self.resumed.fresh:
             source.state.set_sensor_state(self._sequence, self._base + source.ring.position)
         full = source.counters().get("ring_full", 0)
-        source.run_inventory()
+        until = time.monotonic() + INVENTORY_WAIT_S
+        found = 0
+        for _ in source.inventory():
+            self._gather()
+            if self._is_crowded() and time.monotonic() < until:
+                found += self._learn()
+                self._make_room(until)
+        self._gather()
         if source.counters().get("ring_full", 0) > full:
-            _log.error("inventory_overflowed_the_ring", cure="raise --ring-bytes after `nsp sensor unload`")
+            _log.error(
+                "inventory_overflowed_the_ring", cure="see that the broker answers, or raise --ring-bytes"
+            )
+        return found + self._learn()
+
+    def _gather(self) -> None:
         # At most one ring of bytes: what the kernel adds meanwhile finds no room beyond that.
-        while (chunk := source.ring.read(READ_BYTES)) is not None:
+        while (chunk := self._source.ring.read(READ_BYTES)) is not None:
             self._backlog.append((chunk.data, chunk.start))
-        chunks = [data for data, _ in self._backlog]
-        found = look_ahead(chunks, self._batch.processes, self._batch.addresses)
-        for tgid, process in source.state.processes():
+
+    def _learn(self) -> int:
+        processes = self._batch.processes
+        unknown = [data for data, start in self._backlog if start >= self._known_until]
+        self._known_until = self._source.ring.position
+        found = look_ahead(unknown, processes, self._batch.addresses)
+        for tgid, process in self._source.state.processes():
             keys = ((key.tgid, key.start_ns) for key in process.ancestors)
-            self._batch.processes.link_ancestors(tgid, process.start_ns, keys)
+            processes.link_ancestors(tgid, process.start_ns, keys)
         self._skip(self.resumed.ring_position)
         return found
+
+    def _is_crowded(self) -> bool:
+        return self._source.ring.held_bytes > self._source.ring.size_bytes // 2
+
+    def _make_room(self, until: float) -> None:
+        """Send what was gathered, until half of the ring is free again or it took too long."""
+        while self._is_crowded() and time.monotonic() < until:
+            self.step()
+            if self._opened_at is not None:
+                self._close_batch()
+            self._producer().flush(_ROOM_FLUSH_S)
 
     def _skip(self, position: int) -> None:
         """Drop from the backlog what the sensor before had acknowledged."""

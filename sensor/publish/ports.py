@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from sensor.kernel.ring import RingChunk
     from sensor.kernel.state import ProcessValue, SensorState
@@ -65,8 +65,8 @@ class EventSource(Protocol):
     def state(self) -> State:
         """The pinned maps."""
 
-    def run_inventory(self) -> None:
-        """Put what is there already on the ring."""
+    def inventory(self) -> Iterator[None]:
+        """Put what is there already on the ring, in parts of a quarter of it at most."""
 
     def counters(self) -> Mapping[str, int]:
         """The kernel's loss counters."""

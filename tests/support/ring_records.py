@@ -179,11 +179,13 @@ class FakeKernel:
     def __init__(self, ring: FakeRing | None = None, state: FakeState | None = None) -> None:
         self.ring = ring or FakeRing()
         self.state = state or FakeState()
-        self.inventory = b""
+        self.inventory_parts: list[bytes] = []
         self.lost: dict[str, int] = {}
 
-    def run_inventory(self) -> None:
-        self.ring.write(self.inventory)
+    def inventory(self) -> Iterator[None]:
+        for part in self.inventory_parts:
+            self.ring.write(part)
+            yield
 
     def counters(self) -> Mapping[str, int]:
         return self.lost

@@ -55,7 +55,9 @@ def wait_until(condition: Callable[[], object], what: str, timeout_s: float = WA
 class SensorProcess:
     """``python -m sensor`` in a process of its own."""
 
-    def __init__(self, brokers: str, cgroup_root: Path, pins: Path, log: Path) -> None:
+    def __init__(
+        self, brokers: str, cgroup_root: Path, pins: Path, log: Path, *, ring_bytes: int = 1 << 20
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             self.port: int = server.getsockname()[1]
         self._log = log
@@ -64,7 +66,7 @@ class SensorProcess:
                 [
                     sys.executable, "-m", "sensor", "--node", NODE, "--brokers", brokers,
                     "--cgroup-root", str(cgroup_root), "--pin-directory", str(pins),
-                    "--ring-bytes", "1048576", "--metrics-address", f"127.0.0.1:{self.port}",
+                    "--ring-bytes", str(ring_bytes), "--metrics-address", f"127.0.0.1:{self.port}",
                 ],
                 stdout=file,
                 stderr=file,

@@ -42,6 +42,7 @@ class Broker(BatchProducer):
     def __init__(self, sensor: Pipeline) -> None:
         self.batches: list[Pending] = []
         self.room = True
+        self.prompt = False  # acknowledges all when asked to flush
         self.reported = sensor.acknowledged
 
     def poll(self, _timeout_s: float = 0.0) -> None:
@@ -54,6 +55,8 @@ class Broker(BatchProducer):
         self.batches.append(batch)
 
     def flush(self, _timeout_s: float) -> int:
+        if self.prompt:
+            self.take(-1)
         return 0
 
     def take(self, place: int) -> None:
@@ -172,9 +175,9 @@ def test_a_successor_knows_who_did_what_its_predecessor_did_not_get_out() -> Non
     child: dict[str, Any] = {"tgid": 12, "start_ns": 3000, "cgroup_id": 1}
     # On the ring: a shell that has exited forked a child. Only the kernel remembers who came before.
     kernel.ring.write(numbered(record(layout.FORK, **child, parent_tgid=11, parent_start_ns=2000)))
-    kernel.inventory = numbered(
-        exec_record("/usr/bin/web", ["web"], kind=layout.PROCESS_INVENTORY, **WEB), first=1
-    )
+    kernel.inventory_parts = [
+        numbered(exec_record("/usr/bin/web", ["web"], kind=layout.PROCESS_INVENTORY, **WEB), first=1)
+    ]
     kernel.state.known[12] = ProcessValue(3000, 0, None, (ProcessKey(11, 2000), ProcessKey(10, 1000)), 0, 0)
     sensor, broker, _ = sensor_on(kernel)
     assert sensor.prepare() == 1
@@ -186,6 +189,52 @@ def test_a_successor_knows_who_did_what_its_predecessor_did_not_get_out() -> Non
         chain.append(batch["processes"][index]["tgid"])
         index = batch["processes"][index]["parent"]
     assert chain == [12, 11, 10]
+
+
+def inventory_of(count: int) -> list[bytes]:
+    return [
+        numbered(
+            exec_record("/bin/x", ["x"], kind=layout.PROCESS_INVENTORY, tgid=9 + n, start_ns=n, cgroup_id=1),
+            first=n,
+        )
+        for n in range(count)
+    ]
+
+
+def test_an_inventory_larger_than_the_ring_is_sent_in_parts() -> None:
+    parts = inventory_of(100)
+    kernel = FakeKernel(FakeRing(len(b"".join(parts)) // 5))
+    kernel.inventory_parts = parts
+    sensor, broker, _ = sensor_on(kernel)
+    broker.prompt = True
+    assert sensor.prepare() == 100
+    assert 0 < kernel.ring.held_bytes <= kernel.ring.size_bytes // 2
+    sensor.step()
+    read = broker.read()
+    assert [
+        batch["processes"][event["process"]]["tgid"] for batch in read for _, event in batch["events"]
+    ] == [*range(9, 109)]
+    assert all(left["ring_end"] == right["ring_start"] for left, right in pairwise(read))
+
+
+def test_an_inventory_that_half_of_the_ring_holds_is_known_before_anything_is_sent() -> None:
+    parts = inventory_of(100)
+    kernel = FakeKernel(FakeRing(len(b"".join(parts)) * 2))
+    kernel.inventory_parts = parts
+    sensor, broker, _ = sensor_on(kernel)
+    assert sensor.prepare() == 100
+    assert broker.batches == []
+
+
+def test_without_a_broker_a_large_inventory_does_not_keep_the_sensor_from_starting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "INVENTORY_WAIT_S", 0.02)
+    kernel = FakeKernel(FakeRing(1024))
+    kernel.inventory_parts = inventory_of(100)
+    sensor, _, _ = sensor_on(kernel)
+    assert sensor.prepare() == 100
+    assert kernel.ring.released == 0
 
 
 def test_what_a_detector_waits_for_does_not_wait_for_the_batch_to_age() -> None:
