@@ -128,10 +128,6 @@ class EnforcementMaps:
         """End a block; False when there was none."""
         return bpf.map_delete(self._maps["blocked_destinations"], key.pack())
 
-    def blocked_destination(self, key: DestinationKey) -> EnforcementValue | None:
-        """One block with the kernel's counters, or None."""
-        return self._enforcement("blocked_destinations", key.pack())
-
     def blocked_destinations(self) -> Iterator[tuple[DestinationKey, EnforcementValue]]:
         """All blocks."""
         for key, value in self._items("blocked_destinations"):

@@ -58,8 +58,8 @@ class FlowEvents:
     def handlers(self) -> dict[int, Callable[[bytes, int, int], None]]:
         """Event type to handler(ring bytes, offset of the record, position)."""
         return {
-            layout.CONNECT: self.connect,
-            layout.SENDMSG: self.sendmsg,
+            layout.CONNECT: self._outgoing("nsp.SocketConnect", "CONNECT"),
+            layout.SENDMSG: self._outgoing("nsp.DatagramSend", "SENDMSG"),
             layout.BIND: self.bind,
             layout.LISTEN: self.listen,
             layout.ACCEPT: self.accept,
@@ -68,57 +68,35 @@ class FlowEvents:
             layout.SOCKET_INVENTORY: self.socket_inventory,
         }
 
-    def connect(self, data: bytes, offset: int, position: int) -> None:
-        """SocketConnect, or a Refusal."""
-        ktime_ns, start_ns, tgid, cookie, remote, port, protocol, verdict = _CONNECT.unpack_from(data, offset)
-        if verdict:
-            self._refusal(data, offset, position, "CONNECT")
-            return
-        batch = self._batch
-        key = (tgid, start_ns)
-        index = batch.index.get(key)
-        if index is None:
-            index = batch.process(key)
-        if index in batch.downstream:
-            batch.urgent = True
-        batch.events.append((
-            "nsp.SocketConnect",
-            {
-                "position": position,
-                "ktime_ns": ktime_ns,
-                "process": index,
-                "cookie": cookie,
-                "protocol": protocol,
-                "remote_address": self._addresses[remote],
-                "remote_port": port,
-            },
-        ))  # fmt: skip
+    def _outgoing(self, record_name: str, hook: str) -> Callable[[bytes, int, int], None]:
+        """The handler of events that are ``record_name``, or a Refusal of ``hook``."""
+        batch, addresses, unpack = self._batch, self._addresses, _CONNECT.unpack_from
 
-    def sendmsg(self, data: bytes, offset: int, position: int) -> None:
-        """DatagramSend, or a Refusal."""
-        ktime_ns, start_ns, tgid, cookie, remote, port, protocol, verdict = _CONNECT.unpack_from(data, offset)
-        if verdict:
-            self._refusal(data, offset, position, "SENDMSG")
-            return
-        batch = self._batch
-        key = (tgid, start_ns)
-        index = batch.index.get(key)
-        if index is None:
-            index = batch.process(key)
-        if index in batch.downstream:
-            batch.urgent = True
-        batch.events.append((
-            "nsp.DatagramSend",
-            {
-                "position": position,
-                "ktime_ns": ktime_ns,
-                "process": index,
-                "cookie": cookie,
-                "protocol": protocol,
-                "remote_address": self._addresses[remote],
-                "remote_port": port,
-            },
-        ))  # fmt: skip
+        def handle(data: bytes, offset: int, position: int) -> None:
+            ktime_ns, start_ns, tgid, cookie, remote, port, protocol, verdict = unpack(data, offset)
+            if verdict:
+                self._refusal(data, offset, position, hook)
+                return
+            key = (tgid, start_ns)
+            index = batch.index.get(key)
+            if index is None:
+                index = batch.process(key)
+            if index in batch.downstream:
+                batch.urgent = True
+            batch.events.append((
+                record_name,
+                {
+                    "position": position,
+                    "ktime_ns": ktime_ns,
+                    "process": index,
+                    "cookie": cookie,
+                    "protocol": protocol,
+                    "remote_address": addresses[remote],
+                    "remote_port": port,
+                },
+            ))  # fmt: skip
+
+        return handle
 
     def close(self, data: bytes, offset: int, position: int) -> None:
         """SocketClose."""

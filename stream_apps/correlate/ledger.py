@@ -119,11 +119,6 @@ class LossLedger:
         self._accounts.move_to_end(batch["node"])
         self._count(account, batch, admitted)
 
-    def node_totals(self, node: str) -> Totals:
-        """The account of a node's present ring."""
-        account = self._accounts.get(node)
-        return account.totals() if account else Totals()
-
     def totals(self) -> Totals:
         """The account of everything."""
         total = self._closed

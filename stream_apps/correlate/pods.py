@@ -116,10 +116,6 @@ class PodTable:
         """The pod of a uid."""
         return self._by_uid.get(uid)
 
-    def by_container(self, container_id: str) -> Pod | None:
-        """The pod a container id belongs to."""
-        return self._by_container.get(container_id)
-
     def at(self, address: str) -> Pod | None:
         """The one pod that has an address; None where several share it."""
         sharing = self._by_ip.get(address)

@@ -41,6 +41,7 @@ def test_the_sensor_dies_before_the_cut(fresh_kafka: KafkaBroker, tmp_path: Path
         loop.attacker.tell("go")
         loop.scene.kill("sensor")
         time.sleep(AWAY_S)
+        assert loop.observer.status("APPLIED") is None  # or this was a death after the cut
         loop.scene.start_sensor()
         assert_cut_and_accounted(loop)
 

@@ -10,6 +10,7 @@ import pytest
 
 from sensor.kernel import Kernel, KernelOptions
 from tests.support.kernel_lab import Cgroup, make_cgroup, make_pin_directory, remove_leftovers, remove_pins
+from tests.support.kernel_watch import Actor, Watch, watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,4 +56,18 @@ def options(cgroup: Cgroup, pin_directory: Path) -> KernelOptions:
 def kernel(options: KernelOptions) -> Iterator[Kernel]:
     """A started kernel part."""
     with contextlib.closing(Kernel.start(options)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def watch() -> Iterator[Watch]:
+    """A kernel part for a whole module: what its tests see is told apart by process."""
+    with watching() as started:
+        yield started
+
+
+@pytest.fixture
+def peer(watch: Watch) -> Iterator[Actor]:
+    """Somebody who is never quarantined, to listen and to be talked to."""
+    with Actor(watch.cgroup) as started:
         yield started

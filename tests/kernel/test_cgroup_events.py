@@ -5,22 +5,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from sensor.publish.layout import CGROUP_ATTACH, CGROUP_MKDIR, CGROUP_RMDIR, CONNECT
 from tests.support.kernel_lab import Cgroup
-from tests.support.kernel_watch import Actor, Seen, Watch, watching
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture(scope="module")
-def watch() -> Iterator[Watch]:
-    with watching() as started:
-        yield started
+from tests.support.kernel_watch import Actor, Seen, Watch
 
 
 def path_of(seen: Seen) -> str:

@@ -23,7 +23,7 @@ from sensor.enforce.controller import Controller
 from sensor.enforce.status import Reporter
 from sensor.enforce.verify import Verifier
 from tests.support.fake_enforcement import FakeWorkloads, Recorder
-from tests.support.kernel_watch import Actor, Watch, boot_ns, watching
+from tests.support.kernel_watch import Actor, Watch, boot_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,12 +77,6 @@ class Enforcement:
                     return status
             assert time.monotonic() < deadline, f"no {outcome}; there is {self.recorder.outcomes()}"
             time.sleep(0.02)
-
-
-@pytest.fixture(scope="module")
-def watch() -> Iterator[Watch]:
-    with watching() as started:
-        yield started
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from sensor.kernel import (
     Kernel,
 )
 from sensor.publish.layout import BIND, CONNECT, EXIT, PACKET_REFUSED, SENDMSG, SOCKET_INVENTORY
-from tests.support.kernel_watch import FOREVER_NS, Actor, Watch, boot_ns, watching
+from tests.support.kernel_watch import FOREVER_NS, Actor, Watch, boot_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,19 +31,6 @@ REFUSED = 1
 BY_PROCESS, BY_WORKLOAD, BY_BLOCK = 1, 2, 3
 HOOK_EGRESS, HOOK_INGRESS = CONNECT, 8
 LOOPBACK = bytes(10) + b"\xff\xff" + socket.inet_aton("127.0.0.1")
-
-
-@pytest.fixture(scope="module")
-def watch() -> Iterator[Watch]:
-    with watching() as started:
-        yield started
-
-
-@pytest.fixture
-def peer(watch: Watch) -> Iterator[Actor]:
-    """Somebody who is never quarantined, with a listener."""
-    with Actor(watch.cgroup) as started:
-        yield started
 
 
 @pytest.fixture

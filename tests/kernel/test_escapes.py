@@ -12,24 +12,12 @@ import pytest
 from sensor.enforce.process_cut import ProcessCuts
 from sensor.kernel import EnforcementValue
 from sensor.kernel.state import ANCESTORS
-from tests.support.kernel_watch import FOREVER_NS, Actor, Watch, watching
+from tests.support.kernel_watch import FOREVER_NS, Actor, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sensor.kernel import ProcessKey
-
-
-@pytest.fixture(scope="module")
-def watch() -> Iterator[Watch]:
-    with watching() as started:
-        yield started
-
-
-@pytest.fixture
-def peer(watch: Watch) -> Iterator[Actor]:
-    with Actor(watch.cgroup) as started:
-        yield started
 
 
 @pytest.fixture

@@ -25,10 +25,10 @@ from sensor.publish.layout import (
     PROCESS_INVENTORY,
     STDIO_KINDS,
 )
-from tests.support.kernel_watch import Actor, Seen, Watch, watching
+from tests.support.kernel_watch import Actor, Seen, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from sensor.kernel import KernelOptions
     from tests.support.kernel_lab import Cgroup
@@ -56,12 +56,6 @@ for _ in range(8):
     thread.start()
     thread.join()
 """
-
-
-@pytest.fixture(scope="module")
-def watch() -> Iterator[Watch]:
-    with watching() as started:
-        yield started
 
 
 def run(watch: Watch, *argv: str | Path, pass_fds: tuple[int, ...] = (), user: int | None = None) -> Seen:

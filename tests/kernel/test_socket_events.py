@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sensor.publish.layout import ACCEPT, BIND, CLOSE, CONNECT, LISTEN, SENDMSG
-from tests.support.kernel_watch import Actor, Watch, watching
+from tests.support.kernel_watch import Actor, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 DIRECTION_OUT, DIRECTION_IN = 0, 1
 TCP_SYN_SENT, TCP_LISTEN = 2, 10
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
-
-
-@pytest.fixture(scope="module")
-def watch() -> Iterator[Watch]:
-    with watching() as started:
-        yield started
 
 
 @pytest.fixture

@@ -139,9 +139,6 @@ class FakeMaps:
         self._write("unblock_destination", key)
         return self.blocks.pop(key, None) is not None
 
-    def blocked_destination(self, key: DestinationKey) -> EnforcementValue | None:
-        return self.blocks.get(key)
-
     def blocked_destinations(self) -> Iterator[tuple[DestinationKey, EnforcementValue]]:
         yield from list(self.blocks.items())
 

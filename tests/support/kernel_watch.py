@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from sensor.kernel import EnforcementValue, Kernel, KernelOptions, ProcessKey
 from sensor.publish import layout
 from tests.support.kernel_lab import Cgroup, events_of, make_cgroup, make_pin_directory, remove_pins
+from tests.support.ring_records import LAYOUT_OF
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,18 +24,6 @@ FOREVER_NS: Final = 1 << 62
 ACTOR: Final = Path(__file__).with_name("actor.py").read_text()
 _RING_BYTES: Final = 4 << 20
 _READ_BYTES: Final = 1 << 20
-_LAYOUTS: Final[Mapping[int, layout.Layout]] = {
-    layout.EXEC: layout.EXEC_EVENT,
-    layout.PROCESS_INVENTORY: layout.EXEC_EVENT,
-    layout.FORK: layout.FORK_EVENT,
-    layout.EXIT: layout.EXIT_EVENT,
-    layout.CLOSE: layout.CLOSE_EVENT,
-    layout.DNS_QUESTION: layout.DNS_EVENT,
-    layout.DNS_ANSWER: layout.DNS_ANSWER_EVENT,
-    layout.CGROUP_MKDIR: layout.CGROUP_EVENT,
-    layout.CGROUP_RMDIR: layout.CGROUP_EVENT,
-    layout.CGROUP_ATTACH: layout.CGROUP_EVENT,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +69,7 @@ class Seen:
 
 
 def _seen(kind: int, tgid: int, data: bytes) -> Seen:
-    shape = _LAYOUTS.get(kind, layout.FLOW_EVENT)
+    shape = LAYOUT_OF.get(kind, layout.FLOW_EVENT)
     names = [name for name, _ in shape.fields]
     values = layout.reader(shape, *names).unpack_from(bytes(layout.RING_HEADER_BYTES) + data)
     fields = dict(zip(names, values, strict=True))

@@ -50,7 +50,7 @@ class TestPods:
         pods.put(pod_record(ips=["10.1.2.4"], containers=[]))
         assert len(pods) == 1
         assert pods.at("10.1.2.3") is None
-        assert pods.by_container(CONTAINER_ID) is None
+        assert pods.of_workload({**POD, "pod_uid": ""}) is None
         assert pods.at("10.1.2.4") is pods.by_uid(POD_UID)
 
     def test_an_address_shared_by_pods_names_none_of_them(self) -> None:
