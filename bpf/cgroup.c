@@ -10,6 +10,7 @@
 struct nsp_cgroup_scratch {
 	struct nsp_cgroup_event event;
 	u8 tail[NSP_CGROUP_PATH_MAX_BYTES];
+	struct nsp_cgroup_name name;
 };
 
 BPF_PERCPU_ARRAY(cgroup_scratch, struct nsp_cgroup_scratch, 1);
@@ -55,24 +56,64 @@ static __always_inline void emit_cgroup(u16 type, u64 cgroup, u64 path,
 		count(NSP_COUNTER_RING_FULL);
 }
 
+/* The slot that waits for a cgroup of this name, or 0. */
+static __always_inline u32 expected_slot(u64 cgroup)
+{
+	struct nsp_cgroup_scratch *scratch;
+	u64 name = read_u64(read_u64(cgroup + NSP_OFF_cgroup__kn) + NSP_OFF_kernfs_node__name);
+	u32 *slot;
+	int zero = 0;
+
+	scratch = cgroup_scratch.lookup(&zero);
+	if (!scratch || !name)
+		return 0;
+	__builtin_memset(&scratch->name, 0, sizeof(scratch->name));
+	if (bpf_probe_read_kernel_str(scratch->name.name, sizeof(scratch->name.name),
+				      (void *)name) <= 0) {
+		count(NSP_COUNTER_READ_FAILED);
+		return 0;
+	}
+	slot = expected_workloads.lookup(&scratch->name);
+	return slot ? *slot : 0;
+}
+
+/*
+ * A workload's cgroups are the workload; a cgroup outside of all of them may be one that
+ * is expected. Inside, a name proves nothing: a container may make cgroups too.
+ */
+static __always_inline void enter_cgroup(u64 cgroup)
+{
+	struct nsp_workload entry = {};
+	struct nsp_workload *parent;
+	u64 cgroup_id = cgroup_id_of(cgroup);
+	u64 parent_id = parent_cgroup_id_of(cgroup);
+	u32 slot;
+
+	parent = workloads.lookup(&parent_id);
+	if (parent)
+		entry = *parent;
+	if (!entry.workload_cgroup_id) {
+		slot = expected_slot(cgroup);
+		if (slot) {
+			entry.workload_cgroup_id = cgroup_id;
+			entry.policy_slot = slot;
+		}
+	}
+	if (!entry.workload_cgroup_id && !entry.policy_slot)
+		return;
+	if (workloads.update(&cgroup_id, &entry))
+		count(NSP_COUNTER_WORKLOAD_MAP_FULL);
+}
+
 /* cgroup_mkdir(cgroup, path) */
 int on_cgroup_mkdir(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 cgroup = ctx->args[0];
 	struct nsp_process_key nobody = {};
-	struct nsp_workload inherited, *workload;
-	u64 cgroup_id, parent_id;
 
 	if (hierarchy_of(cgroup))
 		return 0;
-	cgroup_id = cgroup_id_of(cgroup);
-	parent_id = parent_cgroup_id_of(cgroup);
-	workload = workloads.lookup(&parent_id);
-	if (workload) {
-		inherited = *workload;
-		if (workloads.update(&cgroup_id, &inherited))
-			count(NSP_COUNTER_WORKLOAD_MAP_FULL);
-	}
+	enter_cgroup(cgroup);
 	emit_cgroup(NSP_EVENT_CGROUP_MKDIR, cgroup, ctx->args[1], &nobody, 0);
 	return 0;
 }

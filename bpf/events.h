@@ -44,6 +44,7 @@ enum nsp_event_type {
 	NSP_EVENT_PACKET_REFUSED = 15,
 	NSP_EVENT_PROCESS_INVENTORY = 16, /* iter/task at start-up: same body as EXEC */
 	NSP_EVENT_SOCKET_INVENTORY = 17, /* iter/task_file at start-up: same body as a flow */
+	NSP_EVENT_RAW_SOCKET = 21, /* a raw socket a profile spoke against: same body as a flow */
 };
 
 /*

@@ -21,10 +21,11 @@
 #define NSP_S_IFCHR 0020000
 #define NSP_S_IFIFO 0010000
 
-/* Large enough for any masked offset plus any clamped length. */
+/* The tail is large enough for any masked offset plus any clamped length. */
 struct nsp_exec_scratch {
 	struct nsp_exec_event event;
 	u8 tail[NSP_EXEC_SCRATCH_BYTES - sizeof(struct nsp_exec_event)];
+	struct nsp_program_path path; /* key for program_ids; behind what leaves as an event */
 };
 
 /* One each: a task iterator can be preempted by an exec on the same CPU. */
@@ -179,6 +180,65 @@ static __always_inline void fill_stdio(struct nsp_exec_event *event, u64 task)
 	for (u32 i = 0; i < 3; i++)
 		if (i < size)
 			event->stdio_kind[i] = stdio_kind(event, read_u64(array + i * sizeof(u64)));
+}
+
+/*
+ * A mount namespace that belongs to the initial user namespace: one that any user may
+ * make (unshare -rm) can have anything mounted over a path that a profile trusts.
+ */
+static __always_inline int paths_can_be_trusted(u64 task)
+{
+	u64 nsproxy = read_u64(task + NSP_OFF_task_struct__nsproxy);
+	u64 mnt_ns = nsproxy ? read_u64(nsproxy + NSP_OFF_nsproxy__mnt_ns) : 0;
+	u64 user_ns = mnt_ns ? read_u64(mnt_ns + NSP_OFF_mnt_namespace__user_ns) : 0;
+
+	return user_ns && !read_u32(user_ns + NSP_OFF_user_namespace__level);
+}
+
+static __always_inline u32 program_id(struct nsp_exec_scratch *scratch)
+{
+	u32 *id = program_ids.lookup(&scratch->path);
+
+	return id ? *id : 0;
+}
+
+/*
+ * The id of the executable's path, if a profile names it. What was deleted or never had
+ * a name (memfd) has no path, whatever the walk found.
+ */
+static __always_inline u32 program_of(struct nsp_exec_scratch *scratch, u64 task)
+{
+	u64 bytes = fresh(scratch->event.path_bytes);
+
+	if (!bytes || bytes > NSP_PROGRAM_PATH_BYTES || scratch->event.path_flags ||
+	    !scratch->event.nlink || !paths_can_be_trusted(task))
+		return 0;
+	__builtin_memset(&scratch->path, 0, sizeof(scratch->path));
+	if (bpf_probe_read_kernel(scratch->path.path, clamped_length(bytes, NSP_PROGRAM_PATH_BYTES),
+				  scratch->tail)) {
+		count(NSP_COUNTER_READ_FAILED);
+		return 0;
+	}
+	return program_id(scratch);
+}
+
+/*
+ * The id of the script, as the caller named it, where the kernel started an interpreter
+ * for it: the kernel has opened this very path. A relative one is of no profile.
+ */
+static __always_inline u32 script_of(struct nsp_exec_scratch *scratch, u32 program, u64 bprm)
+{
+	u64 filename = read_u64(bprm + NSP_OFF_linux_binprm__filename);
+
+	if (!program || filename == read_u64(bprm + NSP_OFF_linux_binprm__interp))
+		return 0;
+	__builtin_memset(&scratch->path, 0, sizeof(scratch->path));
+	if (bpf_probe_read_kernel_str(scratch->path.path, sizeof(scratch->path.path),
+				      (void *)filename) <= 0) {
+		count(NSP_COUNTER_READ_FAILED);
+		return 0;
+	}
+	return scratch->path.path[0] == '/' ? program_id(scratch) : 0;
 }
 
 /* argv as it lies in the process; only "current" can be read, so not from an iterator. */

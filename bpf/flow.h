@@ -13,10 +13,19 @@
 struct nsp_caller {
 	struct nsp_process_key key;
 	struct nsp_process_key quarantine_root;
+	struct nsp_governed governed;
 	u64 cgroup_id;
-	u64 workload_cgroup_id;
 	u32 tid;
 };
+
+/* Fills workload and slot of a cgroup; the programs are the process's. */
+static __always_inline void workload_of_cgroup(u64 cgroup_id, struct nsp_governed *governed)
+{
+	struct nsp_workload *workload = workloads.lookup(&cgroup_id);
+
+	governed->workload_cgroup_id = workload ? workload->workload_cgroup_id : 0;
+	governed->slot = workload ? workload->policy_slot : NSP_SLOT_HOST;
+}
 
 static __always_inline void identify_caller(struct nsp_caller *caller)
 {
@@ -26,12 +35,17 @@ static __always_inline void identify_caller(struct nsp_caller *caller)
 
 	caller->tid = pid_tgid;
 	caller->cgroup_id = bpf_get_current_cgroup_id();
-	caller->workload_cgroup_id = workload_of(caller->cgroup_id);
+	workload_of_cgroup(caller->cgroup_id, &caller->governed);
+	caller->governed.program = 0;
+	caller->governed.script = 0;
+	caller->governed.pad = 0;
 	if (process) {
 		caller->key.start_ns = process->start_ns;
 		caller->key.tgid = tgid;
 		caller->key.pad = 0;
 		caller->quarantine_root = process->quarantine_root;
+		caller->governed.program = process->program;
+		caller->governed.script = process->script;
 		return;
 	}
 	count(NSP_COUNTER_PROCESS_UNKNOWN);
@@ -48,7 +62,10 @@ static __always_inline void own_socket(struct nsp_socket *socket, const struct n
 	socket->owner = caller->key;
 	socket->quarantine_root = none;
 	socket->cgroup_id = caller->cgroup_id;
-	socket->workload_cgroup_id = caller->workload_cgroup_id;
+	socket->workload_cgroup_id = caller->governed.workload_cgroup_id;
+	socket->policy_slot = caller->governed.slot;
+	socket->program = caller->governed.program;
+	socket->script = caller->governed.script;
 	socket->flags |= NSP_SOCKET_OWNED;
 }
 
@@ -66,6 +83,58 @@ static __always_inline void refuse_flow(struct nsp_flow_event *flow,
 {
 	flow->verdict = NSP_VERDICT_REFUSED;
 	flow->generation = by->generation;
+}
+
+/* What a decision by profile has to tell. */
+static __always_inline void judge_flow(struct nsp_flow_event *flow,
+				       const struct nsp_decision *decision)
+{
+	flow->verdict = decision->verdict;
+	flow->reason = decision->reason;
+	flow->generation = decision->generation;
+}
+
+/* Whether the socket's last decision is about this flow and still holds. */
+static __always_inline int is_decided(const struct nsp_socket *socket,
+				      const struct nsp_flow_event *flow, u64 tag)
+{
+	const u64 *decided = (const u64 *)socket->decided_address;
+	const u64 *now = (const u64 *)flow->remote_address;
+
+	/* What a name let pass is asked again: names expire. */
+	return socket->policy_tag == tag && !socket->name_id &&
+	       socket->verdict != NSP_VERDICT_REFUSED && decided[0] == now[0] &&
+	       decided[1] == now[1] && socket->decided_port == flow->remote_port;
+}
+
+static __always_inline void remember_decision(struct nsp_socket *socket,
+					      const struct nsp_flow_event *flow,
+					      const struct nsp_decision *decision)
+{
+	socket->policy_tag = decision->tag;
+	socket->name_id = decision->name_id;
+	__builtin_memcpy(socket->decided_address, flow->remote_address,
+			 sizeof(socket->decided_address));
+	socket->decided_port = flow->remote_port;
+	socket->verdict = decision->verdict;
+	socket->grants = decision->grants;
+	socket->flags &= ~NSP_SOCKET_L7;
+	if (decision->l7)
+		socket->flags |= NSP_SOCKET_L7;
+}
+
+/* Counts what a profile refused or alerted; true when it may be reported as an event. */
+static __always_inline int note_verdict(u32 slot, const struct nsp_decision *decision, int is_call)
+{
+	struct nsp_policy_counters *counters = counters_of(slot);
+
+	if (!counters)
+		return 1;
+	count_verdict(counters, decision);
+	if (decision->verdict == NSP_VERDICT_REFUSED)
+		__sync_fetch_and_add(
+			is_call ? &counters->refused_calls : &counters->refused_packets, 1);
+	return report_is_due(counters);
 }
 
 /* Addresses and ports of a kernel struct sock of family AF_INET or AF_INET6. */

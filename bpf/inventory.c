@@ -85,6 +85,32 @@ int inventory_tasks(struct nsp_iter_task *ctx)
 	return 0;
 }
 
+/*
+ * Gives every running process the id of its program, after a profile has named a new
+ * one. The script of a running interpreter is not known any more.
+ */
+int identify_programs(struct nsp_iter_task *ctx)
+{
+	u64 task = ctx->task;
+	struct nsp_exec_scratch *scratch;
+	struct nsp_process *process;
+	struct nsp_process_key key;
+	int zero = 0;
+
+	if (!task || task_group_is_dead(task))
+		return 0;
+	process_key_of(task, &key);
+	if (key.tgid != read_u32(task + NSP_OFF_task_struct__pid))
+		return 0;
+	process = find_process(&key);
+	scratch = inventory_scratch.lookup(&zero);
+	if (!process || !scratch)
+		return 0;
+	fill_process(scratch, task, read_u64(task + NSP_OFF_task_struct__mm));
+	process->program = program_of(scratch, task);
+	return 0;
+}
+
 /* The file's struct sock, typed as the verifier wants it, or NULL. */
 static __always_inline void *sock_of(u64 file)
 {
@@ -153,6 +179,8 @@ int inventory_sockets(struct nsp_iter_task_file *ctx)
 {
 	u64 task = ctx->task;
 	void *sk = sock_of(ctx->file);
+	struct nsp_governed governed = {};
+	struct nsp_process *process;
 	struct nsp_process_key key;
 	struct nsp_socket *socket;
 	u8 state;
@@ -174,7 +202,14 @@ int inventory_sockets(struct nsp_iter_task_file *ctx)
 	}
 	socket->owner = key;
 	socket->cgroup_id = task_cgroup_id(task);
-	socket->workload_cgroup_id = workload_of(socket->cgroup_id);
+	workload_of_cgroup(socket->cgroup_id, &governed);
+	socket->workload_cgroup_id = governed.workload_cgroup_id;
+	socket->policy_slot = governed.slot;
+	process = find_process(&key);
+	if (process) {
+		socket->program = process->program;
+		socket->script = process->script;
+	}
 	socket->flags |= NSP_SOCKET_OWNED;
 	if (state == NSP_TCP_STATE_LISTEN)
 		socket->flags |= NSP_SOCKET_LISTENER;

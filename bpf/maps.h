@@ -123,6 +123,17 @@ struct nsp_socket {
 	__u8 direction;
 	__u8 flags; /* NSP_SOCKET_* */
 	__u32 survey; /* the last survey pass that saw it in hands that are not quarantined */
+	/* The last decision by profile (profile.h), for the packets of the same flow. */
+	__u32 policy_slot;
+	__u64 policy_tag; /* of the slot at that time; 0: not decided */
+	__u64 name_id; /* by which learned name the address was allowed; 0: by none */
+	__u32 program; /* of the owner when it took the socket */
+	__u32 script;
+	__u8 decided_address[16];
+	__u16 decided_port; /* of the remote end */
+	__u8 verdict; /* enum nsp_verdict */
+	__u8 grants; /* bit n: the n-th rule set passed the flow below layer 7 */
+	__u8 pad[4];
 };
 
 /*

@@ -118,6 +118,18 @@
 #ifndef NSP_OFF_mnt_namespace__ns_inum
 #error "NSP_OFF_mnt_namespace__ns_inum is missing"
 #endif
+#ifndef NSP_OFF_mnt_namespace__user_ns
+#error "NSP_OFF_mnt_namespace__user_ns is missing"
+#endif
+#ifndef NSP_OFF_user_namespace__level
+#error "NSP_OFF_user_namespace__level is missing"
+#endif
+#ifndef NSP_OFF_linux_binprm__filename
+#error "NSP_OFF_linux_binprm__filename is missing"
+#endif
+#ifndef NSP_OFF_linux_binprm__interp
+#error "NSP_OFF_linux_binprm__interp is missing"
+#endif
 #ifndef NSP_OFF_net__ns_inum
 #error "NSP_OFF_net__ns_inum is missing"
 #endif
@@ -153,6 +165,9 @@
 #endif
 #ifndef NSP_OFF_kernfs_node__id
 #error "NSP_OFF_kernfs_node__id is missing"
+#endif
+#ifndef NSP_OFF_kernfs_node__name
+#error "NSP_OFF_kernfs_node__name is missing"
 #endif
 #ifndef NSP_OFF_cgroup_root__hierarchy_id
 #error "NSP_OFF_cgroup_root__hierarchy_id is missing"

@@ -13,7 +13,10 @@
 #define NSP_IPV6_HEADER_BYTES 40
 #define NSP_IPV6_EXTENSIONS_MAX 6 /* hop-by-hop, routing, destination options: 3 are usual */
 #define NSP_UDP_HEADER_BYTES 8
-#define NSP_DNS_PORT 53
+#define NSP_ICMP_ECHO_REPLY 0
+#define NSP_ICMP_ECHO 8
+#define NSP_ICMPV6_ECHO 128
+#define NSP_ICMPV6_ECHO_REPLY 129
 
 /* Offset of the transport header, or 0. */
 static __always_inline u32 walk_ipv4(struct __sk_buff *skb, u8 *protocol)
@@ -73,6 +76,11 @@ static __always_inline void find_payload(struct __sk_buff *skb, struct nsp_packe
 	headers->payload_bytes = skb->len - offset;
 }
 
+static __always_inline int is_icmp(u8 protocol)
+{
+	return protocol == NSP_PROTOCOL_ICMP || protocol == NSP_PROTOCOL_ICMPV6;
+}
+
 /* Returns 0, or -1 when the packet is beyond what is followed. Other protocols: no ports. */
 static __always_inline int parse_packet(struct __sk_buff *skb, struct nsp_packet_headers *headers)
 {
@@ -89,12 +97,15 @@ static __always_inline int parse_packet(struct __sk_buff *skb, struct nsp_packet
 		offset = walk_ipv6(skb, &headers->protocol);
 	if (!offset)
 		return -1;
-	if (headers->protocol != IPPROTO_TCP && headers->protocol != IPPROTO_UDP)
+	if (headers->protocol != IPPROTO_TCP && headers->protocol != IPPROTO_UDP &&
+	    !is_icmp(headers->protocol))
 		return 0;
 	if (bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)))
 		return -1;
 	headers->source_port = bpf_ntohs(ports[0]);
-	headers->destination_port = bpf_ntohs(ports[1]);
+	/* ICMP begins with type and code, which rules take for a port, whichever way it goes. */
+	headers->destination_port =
+		is_icmp(headers->protocol) ? headers->source_port : bpf_ntohs(ports[1]);
 	headers->payload_offset = offset;
 	return 0;
 }
@@ -134,11 +145,16 @@ static __always_inline void root_of_socket(struct nsp_socket *socket, struct nsp
 	*root = owner ? owner->quarantine_root : socket->owner;
 }
 
-/* The workload may have been registered after the socket was owned. */
+/* The workload, and with it the slot, may have been registered after the socket was owned. */
 static __always_inline u64 workload_of_socket(struct nsp_socket *socket)
 {
-	if (!socket->workload_cgroup_id)
-		socket->workload_cgroup_id = workload_of(socket->cgroup_id);
+	struct nsp_governed governed = {};
+
+	if (!socket->workload_cgroup_id) {
+		workload_of_cgroup(socket->cgroup_id, &governed);
+		socket->workload_cgroup_id = governed.workload_cgroup_id;
+		socket->policy_slot = governed.slot;
+	}
 	return socket->workload_cgroup_id;
 }
 
@@ -178,17 +194,160 @@ static __always_inline int enforce_on_packet(struct __sk_buff *skb, u8 direction
 }
 
 /* Only what is enforced somewhere pays for a decision: most packets read a map or two. */
-static __always_inline int decide_packet(struct __sk_buff *skb, u8 direction,
-					 struct nsp_socket *socket,
-					 const struct nsp_packet_headers *headers)
+static __always_inline int is_enforced(struct __sk_buff *skb, u8 direction,
+				       struct nsp_socket *socket,
+				       const struct nsp_packet_headers *headers)
 {
-	u8 reported = NSP_SOCKET_EGRESS_REFUSED | NSP_SOCKET_INGRESS_REFUSED;
 	struct nsp_process_key root;
 
 	root_of_socket(socket, &root);
-	if (root.tgid || workload_policy(workload_of_socket(socket)))
-		return enforce_on_packet(skb, direction, socket, &root, headers);
-	if (socket->flags & reported)
+	if (!root.tgid && !workload_policy(workload_of_socket(socket)))
+		return 0;
+	return enforce_on_packet(skb, direction, socket, &root, headers) == NSP_PACKET_DROPPED;
+}
+
+/*
+ * A socket with one peer keeps its verdict until the policy changes; the others only
+ * for the same peer. A listener's packets are connections yet to be, and a raw socket's
+ * may be anything.
+ */
+static __always_inline int verdict_holds(const struct nsp_socket *socket,
+					 const struct nsp_packet_headers *headers, u64 tag,
+					 const struct nsp_flow_event *flow)
+{
+	const u64 *decided = (const u64 *)socket->decided_address;
+	const u64 *now = (const u64 *)flow->remote_address;
+
+	if (socket->policy_tag != tag || socket->flags & (NSP_SOCKET_LISTENER | NSP_SOCKET_RAW))
+		return 0;
+	if (headers->protocol == IPPROTO_TCP)
+		return 1;
+	return decided[0] == now[0] && decided[1] == now[1] &&
+	       socket->decided_port == flow->remote_port;
+}
+
+/* Which rules a packet falls under; those of the connection, where there is one. */
+static __always_inline u8 rules_for(const struct nsp_socket *socket, u8 direction, u8 protocol)
+{
+	if (protocol == IPPROTO_TCP) {
+		if (socket->flags & NSP_SOCKET_LISTENER)
+			return NSP_FLOW_IN;
+		/* Older than the sensor: nobody knows who opened it. */
+		if (!socket->since_ns)
+			return NSP_FLOW_EITHER;
+		return socket->direction == NSP_DIRECTION_IN ? NSP_FLOW_IN : NSP_FLOW_OUT;
+	}
+	if (direction == NSP_DIRECTION_OUT)
+		return protocol == IPPROTO_UDP ? NSP_FLOW_EITHER : NSP_FLOW_OUT;
+	/* What comes in is an answer only to a socket that has asked. */
+	return socket->flags & (NSP_SOCKET_SENT | NSP_SOCKET_RAW) ? NSP_FLOW_EITHER : NSP_FLOW_IN;
+}
+
+/* The owner's program now, if it lives: profiles may have learned to know it meanwhile. */
+static __always_inline void governed_by(struct nsp_socket *socket, struct nsp_governed *who)
+{
+	struct nsp_process *owner = find_process(&socket->owner);
+
+	if (owner) {
+		socket->program = owner->program;
+		socket->script = owner->script;
+	}
+	who->workload_cgroup_id = socket->workload_cgroup_id;
+	who->slot = socket->policy_slot;
+	who->program = socket->program;
+	who->script = socket->script;
+	who->pad = 0;
+}
+
+/* A refusal by profile: counted, and told once a socket and direction; a listener's each time. */
+static __always_inline void tell_verdict(struct __sk_buff *skb, struct nsp_socket *socket,
+					 struct nsp_flow_event *flow,
+					 const struct nsp_decision *decision)
+{
+	u8 flag = flow->direction == NSP_DIRECTION_OUT ? NSP_SOCKET_EGRESS_REFUSED
+						       : NSP_SOCKET_INGRESS_REFUSED;
+
+	if (!note_verdict(socket->policy_slot, decision, 0))
+		return;
+	if (socket->flags & flag && !(socket->flags & NSP_SOCKET_LISTENER))
+		return;
+	socket->flags |= flag;
+	judge_flow(flow, decision);
+	flow->cookie = bpf_get_socket_cookie(skb);
+	emit_flow(flow, NSP_EVENT_PACKET_REFUSED, &socket->owner, socket->cgroup_id, 0);
+}
+
+static __always_inline int decide_anew(struct __sk_buff *skb, struct nsp_socket *socket,
+				       struct nsp_packet_headers *headers,
+				       struct nsp_flow_event *flow)
+{
+	struct nsp_decision decision = {};
+	struct nsp_governed who;
+
+	/* Only the same peer may lean on the name that let it pass before. */
+	if (headers->protocol == IPPROTO_TCP && !(socket->flags & NSP_SOCKET_LISTENER))
+		decision.name_id = socket->name_id;
+	governed_by(socket, &who);
+	/* The same bytes, but one state for the verifier, not one for each way they were found. */
+	bpf_probe_read_kernel(headers, sizeof(*headers), headers);
+	decide_by_profile(&who, &socket->owner, flow,
+			  rules_for(socket, flow->direction, headers->protocol), &decision);
+	if (!(socket->flags & (NSP_SOCKET_LISTENER | NSP_SOCKET_RAW)))
+		remember_decision(socket, flow, &decision);
+	if (decision.reason)
+		tell_verdict(skb, socket, flow, &decision);
+	return decision.verdict == NSP_VERDICT_REFUSED ? NSP_PACKET_DROPPED : NSP_PACKET_ALLOWED;
+}
+
+/* What came in is the answer to what must have been allowed to go out. */
+static __always_inline u16 icmp_asked_by(u16 type_and_code)
+{
+	if (type_and_code >> 8 == NSP_ICMP_ECHO_REPLY)
+		return NSP_ICMP_ECHO << 8;
+	if (type_and_code >> 8 == NSP_ICMPV6_ECHO_REPLY)
+		return NSP_ICMPV6_ECHO << 8;
+	return type_and_code;
+}
+
+static __always_inline int is_refused_by_profile(struct __sk_buff *skb, u8 direction,
+						 struct nsp_socket *socket,
+						 struct nsp_packet_headers *headers)
+{
+	struct nsp_flow_event flow = {};
+	struct nsp_policy_counters *counters;
+	u64 tag;
+
+	workload_of_socket(socket);
+	tag = policy_tag(socket->policy_slot);
+	if (!tag)
+		return 0;
+	if (headers->protocol == IPPROTO_TCP && verdict_holds(socket, headers, tag, &flow) &&
+	    socket->verdict != NSP_VERDICT_REFUSED)
+		return 0;
+	flow_of_packet(skb, direction, headers, &flow);
+	if (!verdict_holds(socket, headers, tag, &flow)) {
+		if (direction == NSP_DIRECTION_IN && is_icmp(headers->protocol))
+			flow.remote_port = icmp_asked_by(flow.remote_port);
+		return decide_anew(skb, socket, headers, &flow) == NSP_PACKET_DROPPED;
+	}
+	if (socket->verdict != NSP_VERDICT_REFUSED)
+		return 0;
+	counters = counters_of(socket->policy_slot);
+	if (counters)
+		__sync_fetch_and_add(&counters->refused_packets, 1);
+	return 1;
+}
+
+static __always_inline int decide_packet(struct __sk_buff *skb, u8 direction,
+					 struct nsp_socket *socket,
+					 struct nsp_packet_headers *headers)
+{
+	u8 reported = NSP_SOCKET_EGRESS_REFUSED | NSP_SOCKET_INGRESS_REFUSED;
+
+	if (is_enforced(skb, direction, socket, headers) ||
+	    is_refused_by_profile(skb, direction, socket, headers))
+		return NSP_PACKET_DROPPED;
+	if (socket->flags & reported && socket->verdict == NSP_VERDICT_ALLOWED)
 		socket->flags &= ~reported;
 	return NSP_PACKET_ALLOWED;
 }
@@ -214,6 +373,31 @@ static __always_inline void hand_over_dns(struct __sk_buff *skb, u8 direction,
 	count(NSP_COUNTER_TAIL_CALL);
 }
 
+/* Whose payload speaks first: the client's. Datagrams are judged as they leave. */
+static __always_inline int payload_is_judged(const struct nsp_socket *socket,
+					     const struct nsp_packet_headers *headers, u8 direction)
+{
+	if (!(socket->flags & NSP_SOCKET_L7))
+		return 0;
+	if (headers->protocol == IPPROTO_TCP)
+		return direction == socket->direction;
+	return headers->protocol == IPPROTO_UDP && direction == NSP_DIRECTION_OUT;
+}
+
+static __always_inline void hand_over_l7(struct __sk_buff *skb, u8 direction,
+					 struct nsp_packet_headers *headers)
+{
+	find_payload(skb, headers);
+	if (!headers->payload_bytes)
+		return;
+	packet_remember(skb, headers);
+	if (direction == NSP_DIRECTION_OUT)
+		egress_tail_calls.call(skb, NSP_TAIL_L7);
+	else
+		ingress_tail_calls.call(skb, NSP_TAIL_L7);
+	count(NSP_COUNTER_TAIL_CALL);
+}
+
 static __always_inline int handle_packet(struct __sk_buff *skb, u8 direction)
 {
 	struct nsp_packet_headers headers = {};
@@ -232,8 +416,11 @@ static __always_inline int handle_packet(struct __sk_buff *skb, u8 direction)
 	if (socket && socket->flags & NSP_SOCKET_OWNED &&
 	    decide_packet(skb, direction, socket, &headers) == NSP_PACKET_DROPPED)
 		return NSP_PACKET_DROPPED;
-	if (!is_dns(&headers, direction))
+	if (!is_dns(&headers, direction)) {
+		if (socket && payload_is_judged(socket, &headers, direction))
+			hand_over_l7(skb, direction, &headers);
 		return NSP_PACKET_ALLOWED;
+	}
 	if (!socket)
 		count(NSP_COUNTER_OWNER_UNKNOWN);
 	hand_over_dns(skb, direction, &headers);

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /*
- * The one decision function. Calls (socket.c) and packets (packet.c) ask it with the
- * process's quarantine root, its workload and the destination; the order is
- * quarantine of the process, quarantine of the workload, blocked destination.
+ * The order of decisions, for calls (socket.c) and packets (packet.c) alike: quarantine
+ * of the process, quarantine of the workload, blocked destination (decide(), here);
+ * then the profile: rules of the program, else of the workload, else what holds for
+ * unknown workloads (profile.h).
  */
 #ifndef NSP_POLICY_H
 #define NSP_POLICY_H
 
 #include "emit.h"
+#include "profile.h"
 #include "task.h"
 
 /*
@@ -33,13 +35,6 @@ static __always_inline struct nsp_enforcement *quarantine_of(const struct nsp_pr
 	if (!key.tgid)
 		return 0;
 	return in_force(quarantines.lookup(&key));
-}
-
-static __always_inline u64 workload_of(u64 cgroup_id)
-{
-	struct nsp_workload *workload = workloads.lookup(&cgroup_id);
-
-	return workload ? workload->workload_cgroup_id : 0;
 }
 
 /* The block of exactly this destination, or else of the whole address. */

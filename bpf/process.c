@@ -12,6 +12,8 @@ static __always_inline void inherit(struct nsp_process *child, const struct nsp_
 {
 	child->inode = parent->inode;
 	child->dev = parent->dev;
+	child->program = parent->program;
+	child->script = parent->script;
 	child->quarantine_root = parent->quarantine_root;
 	child->ancestors[0] = *parent_key;
 	__builtin_memcpy(&child->ancestors[1], &parent->ancestors[0],
@@ -109,6 +111,10 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	}
 	fill_process(scratch, task, mm);
+	if (process) {
+		process->program = program_of(scratch, task);
+		process->script = script_of(scratch, process->program, ctx->args[2]);
+	}
 	fill_argv(scratch, mm);
 	bytes = exec_event_bytes(scratch);
 	event_header(&scratch->event.header, NSP_EVENT_EXEC, bytes, &key, task_cgroup_id(task),

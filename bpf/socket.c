@@ -115,8 +115,42 @@ static __always_inline int take_socket(struct nsp_socket *socket, const struct n
 			socket->flags & NSP_SOCKET_CALL_REFUSED || !same_destination(socket, flow);
 	}
 	socket->flags &= ~NSP_SOCKET_CALL_REFUSED;
+	socket->flags |= NSP_SOCKET_SENT;
 	remember_destination(socket, flow);
 	return reported;
+}
+
+/* Returns 1 when the profile of the caller speaks against the call; flow says why. */
+static __always_inline int profile_objects(const struct nsp_caller *caller,
+					   struct nsp_socket *socket, struct nsp_flow_event *flow,
+					   int *report)
+{
+	struct nsp_decision decision = {};
+	u64 tag = policy_tag(caller->governed.slot);
+	u8 which = NSP_FLOW_OUT;
+
+	if (!tag)
+		return 0;
+	if (flow->hook == NSP_EVENT_BIND) {
+		if (!flow->local_port)
+			return 0;
+		decide_socket_by_profile(&caller->governed, &caller->key, 0, flow, &decision);
+	} else {
+		if (socket && is_decided(socket, flow, tag)) {
+			flow->verdict = socket->verdict;
+			return 0;
+		}
+		if (flow->hook == NSP_EVENT_SENDMSG && flow->local_port)
+			which = NSP_FLOW_EITHER;
+		decide_by_profile(&caller->governed, &caller->key, flow, which, &decision);
+		if (socket)
+			remember_decision(socket, flow, &decision);
+	}
+	if (!decision.reason)
+		return 0;
+	judge_flow(flow, &decision);
+	*report = note_verdict(caller->governed.slot, &decision, 1);
+	return decision.verdict == NSP_VERDICT_REFUSED;
 }
 
 static __always_inline int decide_call(struct bpf_sock_addr *ctx, u32 family, u16 hook)
@@ -125,24 +159,30 @@ static __always_inline int decide_call(struct bpf_sock_addr *ctx, u32 family, u1
 	struct nsp_caller caller;
 	struct nsp_enforcement *refused_by;
 	struct nsp_socket *socket;
-	int reported;
+	int reported, refused, report = 1;
 
 	flow_of_call(ctx, family, hook, &flow);
 	identify_caller(&caller);
 	socket = sockets.sk_storage_get(ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!socket)
 		count(NSP_COUNTER_SOCKET_STORAGE);
-	refused_by = decide(&caller.quarantine_root, caller.workload_cgroup_id, flow.remote_address,
-			    flow.remote_port, flow.protocol, &flow.reason);
+	refused_by = decide(&caller.quarantine_root, caller.governed.workload_cgroup_id,
+			    flow.remote_address, flow.remote_port, flow.protocol, &flow.reason);
 	if (refused_by) {
+		refused = 1;
 		refuse_flow(&flow, refused_by);
-		reported = refuse_call(refused_by) && refusal_is_new(socket, &flow);
+		report = refuse_call(refused_by);
 	} else {
-		reported = take_socket(socket, &caller, &flow, ctx->sk->src_port != 0);
+		refused = profile_objects(&caller, socket, &flow, &report);
 	}
+	if (refused)
+		reported = report && refusal_is_new(socket, &flow);
+	else
+		reported = take_socket(socket, &caller, &flow, ctx->sk->src_port != 0) ||
+			   (flow.reason && report);
 	if (reported)
 		emit_flow(&flow, hook, &caller.key, caller.cgroup_id, caller.tid);
-	return refused_by ? NSP_CALL_REFUSED : NSP_CALL_ALLOWED;
+	return refused ? NSP_CALL_REFUSED : NSP_CALL_ALLOWED;
 }
 
 int connect4(struct bpf_sock_addr *ctx)
@@ -177,17 +217,18 @@ int bind6(struct bpf_sock_addr *ctx)
 
 /*
  * A raw socket never passes connect or sendmsg here, so it is decided and owned at
- * birth; ping and SCTP sockets likewise. A refusal is only counted: there is no flow to report.
+ * birth; ping and SCTP sockets likewise. A quarantine's refusal is only counted, there is
+ * no flow to report; a profile that speaks against raw sockets is told of.
  * The others get their storage now, and an owner when they are used: later their program
  * could have spent the socket's option memory, and what has no storage is never cut.
  */
 int sock_create(struct bpf_sock *ctx)
 {
-	const u8 nowhere[16] = {};
+	struct nsp_flow_event flow = {};
+	struct nsp_decision decision = {};
 	struct nsp_caller caller;
 	struct nsp_enforcement *refused_by;
 	struct nsp_socket *socket;
-	u8 reason;
 
 	socket = sockets.sk_storage_get(ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!socket)
@@ -197,13 +238,26 @@ int sock_create(struct bpf_sock *ctx)
 	     ctx->protocol == IPPROTO_MPTCP))
 		return NSP_CALL_ALLOWED;
 	identify_caller(&caller);
-	refused_by =
-		decide(&caller.quarantine_root, caller.workload_cgroup_id, nowhere, 0, 0, &reason);
+	refused_by = decide(&caller.quarantine_root, caller.governed.workload_cgroup_id,
+			    flow.remote_address, 0, 0, &flow.reason);
 	if (refused_by) {
 		refuse_call(refused_by);
 		return NSP_CALL_REFUSED;
 	}
 	if (socket)
 		own_socket(socket, &caller);
-	return NSP_CALL_ALLOWED;
+	if (ctx->type != NSP_SOCK_RAW)
+		return NSP_CALL_ALLOWED;
+	if (socket)
+		socket->flags |= NSP_SOCKET_RAW;
+	flow.protocol = ctx->protocol;
+	flow.family = ctx->family == NSP_AF_INET ? 4 : 6;
+	flow.hook = NSP_EVENT_RAW_SOCKET;
+	decide_socket_by_profile(&caller.governed, &caller.key, 1, &flow, &decision);
+	if (!decision.reason)
+		return NSP_CALL_ALLOWED;
+	judge_flow(&flow, &decision);
+	if (note_verdict(caller.governed.slot, &decision, 1))
+		emit_flow(&flow, NSP_EVENT_RAW_SOCKET, &caller.key, caller.cgroup_id, caller.tid);
+	return decision.verdict == NSP_VERDICT_REFUSED ? NSP_CALL_REFUSED : NSP_CALL_ALLOWED;
 }

@@ -125,7 +125,7 @@ struct nsp_policy {
 	__u8 content[16]; /* start of the SHA-256 of what it was compiled from */
 	__u64 generation; /* reported with what it refuses */
 	__u32 flags; /* NSP_POLICY_* */
-	__u32 previous; /* policy it replaced: its learned addresses still count; 0: none */
+	__u32 pad;
 };
 
 /*
@@ -172,8 +172,9 @@ struct nsp_ruleset {
 	__u64 protocols[2][4]; /* [enum nsp_direction]: bit n: IP protocol n on all its ports */
 	__u8 content[16]; /* start of the SHA-256 of its canonical text */
 	__u32 flags; /* NSP_RULESET_* */
+	__u32 previous; /* rule set it replaced: what that learned counts on; 0: none */
 	__u8 l7[2]; /* [enum nsp_direction]: NSP_L7_*, when NSP_RULESET_L7 is set */
-	__u8 pad[2];
+	__u8 pad[6];
 };
 
 /*

@@ -67,6 +67,7 @@ static __always_inline void on_accept(void *sk)
 	}
 	if (socket) {
 		socket->flags &= NSP_SOCKET_OWNED;
+		socket->policy_tag = 0; /* the listener was never decided for this peer */
 		socket->since_ns = bpf_ktime_get_boot_ns();
 		socket->direction = NSP_DIRECTION_IN;
 	}

@@ -68,7 +68,15 @@ MEMBERS: Final[dict[str, tuple[str, ...]]] = {
         "mnt_ns",
         "net_ns",
     ),
-    "mnt_namespace": ("ns.inum",),
+    "mnt_namespace": (
+        "ns.inum",
+        "user_ns",
+    ),
+    "user_namespace": ("level",),
+    "linux_binprm": (
+        "filename",
+        "interp",
+    ),
     "net": ("ns.inum",),
     "pid": (
         "level",
@@ -84,7 +92,10 @@ MEMBERS: Final[dict[str, tuple[str, ...]]] = {
         "self",
         "self.parent",
     ),
-    "kernfs_node": ("id",),
+    "kernfs_node": (
+        "id",
+        "name",
+    ),
     "cgroup_root": ("hierarchy_id",),
     "files_struct": ("fdt",),
     "fdtable": (

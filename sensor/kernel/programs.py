@@ -94,6 +94,7 @@ PROGRAMS: Final = (
     Program("packet_egress", Kind.CGROUP, _CGROUP_SKB, _INET_EGRESS),
     Program("packet_ingress", Kind.CGROUP, _CGROUP_SKB, _INET_INGRESS),
     _iterator("inventory_tasks", "bpf_iter_task"),
+    _iterator("identify_programs", "bpf_iter_task"),
     _iterator("inventory_sockets", "bpf_iter_task_file"),
     _iterator("survey_sockets", "bpf_iter_task_file"),
     _iterator("mark_sockets", "bpf_iter_task_file"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 # NSP_LAYOUT_VERSION of bpf/events.h.
-LAYOUT_VERSION: Final = 1
+LAYOUT_VERSION: Final = 2
 # NSP_ANCESTORS of bpf/state.h.
 ANCESTORS: Final = 8
 ADDRESS_BYTES: Final = 16
@@ -37,6 +37,17 @@ COUNTERS: Final = (
     "path_truncated",
     "packet_unparsed",
     "tail_call",
+    "learned_full",
+    "learned_unsolicited",
+    "learned_other_owner",
+    "name_too_long",
+    "policy_reports_spared",
+    "l7_too_long",
+    "l7_opaque",
+    "l7_reordered",
+    "arp_malformed",
+    "arp_table_full",
+    "packet_socket",
 )
 
 _KEY: Final = "QII"
@@ -72,8 +83,10 @@ class ProcessValue:
     ancestors: tuple[ProcessKey, ...]
     dev: int
     flags: int
+    program: int = 0
+    script: int = 0
 
-    layout: ClassVar = struct.Struct(f"<QQ{_KEY}{_KEY * ANCESTORS}II")
+    layout: ClassVar = struct.Struct(f"<QQ{_KEY}{_KEY * ANCESTORS}IIII")
     # Where quarantine_root lies: mark_process replaces these bytes only.
     root_offset: ClassVar[int] = 16
 
@@ -84,7 +97,7 @@ class ProcessValue:
         for ancestor in self.ancestors[:ANCESTORS]:
             numbers += [ancestor.start_ns, ancestor.tgid, 0]
         numbers += [0, 0, 0] * (ANCESTORS - len(self.ancestors))
-        return self.layout.pack(*numbers, self.dev, self.flags)
+        return self.layout.pack(*numbers, self.dev, self.flags, self.program, self.script)
 
     @classmethod
     def unpack(cls, data: bytes) -> ProcessValue:
@@ -93,7 +106,7 @@ class ProcessValue:
         root = ProcessKey(numbers[3], numbers[2]) if numbers[3] else None
         triples = range(5, 5 + 3 * ANCESTORS, 3)
         ancestors = tuple(ProcessKey(numbers[at + 1], numbers[at]) for at in triples if numbers[at + 1])
-        return cls(numbers[0], numbers[1], root, ancestors, numbers[-2], numbers[-1])
+        return cls(numbers[0], numbers[1], root, ancestors, *numbers[-4:])
 
 
 @dataclass(frozen=True, slots=True)
