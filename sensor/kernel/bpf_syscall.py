@@ -47,6 +47,8 @@ class _Command(IntEnum):
     OBJ_GET_INFO_BY_FD = 15
     RAW_TRACEPOINT_OPEN = 17
     MAP_LOOKUP_BATCH = 24
+    MAP_UPDATE_BATCH = 26
+    MAP_DELETE_BATCH = 27
     LINK_CREATE = 28
     LINK_UPDATE = 29
     ITER_CREATE = 33
@@ -163,10 +165,12 @@ def _try_load(instructions: bytes, spec: ProgramSpec, log: _Buffer | None) -> in
     return _try(_Command.PROG_LOAD, attr)
 
 
-def map_create(name: str, map_type: int, key_bytes: int, value_bytes: int, max_entries: int) -> int:
-    """Create a map without flags and return its descriptor."""
+def map_create(
+    name: str, map_type: int, key_bytes: int, value_bytes: int, max_entries: int, flags: int = 0
+) -> int:
+    """Create a map and return its descriptor."""
     packed = name.encode()[:_NAME_BYTES]
-    attr = _attr("<IIIIIII16s", map_type, key_bytes, value_bytes, max_entries, 0, 0, 0, packed)
+    attr = _attr("<IIIIIII16s", map_type, key_bytes, value_bytes, max_entries, flags, 0, 0, packed)
     return _call(_Command.MAP_CREATE, attr, name)
 
 
@@ -200,6 +204,24 @@ def map_delete(fd: int, key: bytes) -> bool:
     if result < 0 and result != -errno.ENOENT:
         raise BpfCallError(_Command.MAP_DELETE_ELEM.name, "", -result)
     return result >= 0
+
+
+def map_update_batch(fd: int, keys: bytes, values: bytes, entries: int) -> None:
+    """Write many entries, in order; on an error those before it are written.
+
+    For a map of maps this waits once for the programs that still see the old ones, 10 ms; for each
+    single update it would do so again.
+    """
+    keys_buffer, values_buffer = _copy(keys), _copy(values)
+    attr = _attr("<QQQQIIQQ", 0, 0, _address(keys_buffer), _address(values_buffer), entries, fd, 0, 0)
+    _call(_Command.MAP_UPDATE_BATCH, attr)
+
+
+def map_delete_batch(fd: int, keys: bytes, entries: int) -> None:
+    """Remove many entries; it ends at the first that is not there."""
+    keys_buffer = _copy(keys)
+    attr = _attr("<QQQQIIQQ", 0, 0, _address(keys_buffer), 0, entries, fd, 0, 0)
+    _call(_Command.MAP_DELETE_BATCH, attr)
 
 
 def map_items(fd: int, info: MapInfo) -> Iterator[tuple[bytes, bytes]]:

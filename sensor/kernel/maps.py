@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from sensor.kernel import bpf_syscall as bpf
 from sensor.kernel.errors import KernelError
 from sensor.kernel.inventory import run_iterator
+from sensor.kernel.policy_state import WORKLOAD
 from sensor.kernel.state import (
     U32,
     U64,
@@ -133,9 +134,17 @@ class EnforcementMaps:
         for key, value in self._items("blocked_destinations"):
             yield DestinationKey.unpack(key), EnforcementValue.unpack(value)
 
-    def set_workload(self, cgroup_id: int, workload_cgroup_id: int) -> None:
-        """Say which workload a cgroup belongs to; cgroups made below it later inherit that."""
-        self._write("workloads", U64.pack(cgroup_id), U64.pack(workload_cgroup_id))
+    def set_workload(self, cgroup_id: int, workload_cgroup_id: int, policy_slot: int = 0) -> None:
+        """Say which workload a cgroup belongs to, and its slot; cgroups made below it later inherit both.
+
+        A workload keeps its slot for life: sockets remember it.
+        """
+        self._write("workloads", U64.pack(cgroup_id), WORKLOAD.pack(workload_cgroup_id, policy_slot))
+
+    def policy_slot_of(self, cgroup_id: int) -> int:
+        """The slot a cgroup has, 0 when it has none or is not known."""
+        value = bpf.map_lookup(self._maps["workloads"], U64.pack(cgroup_id), WORKLOAD.size)
+        return 0 if value is None else int(WORKLOAD.unpack(value)[1])
 
     def drop_workload(self, cgroup_id: int) -> bool:
         """Forget a cgroup; False when it was not known."""
@@ -144,7 +153,7 @@ class EnforcementMaps:
     def workloads(self) -> Iterator[tuple[int, int]]:
         """All known cgroups with their workload's cgroup."""
         for key, value in self._items("workloads"):
-            yield U64.unpack(key)[0], U64.unpack(value)[0]
+            yield U64.unpack(key)[0], WORKLOAD.unpack(value)[0]
 
     def set_workload_flags(self, cgroup_id: int, flags: int) -> None:
         """Say which enforcement tables the kernel must look into for a workload; 0 removes the entry."""

@@ -21,6 +21,7 @@ from sensor.kernel.launch import Loaded, LoadRequest, run_loader
 from sensor.kernel.maps import EnforcementMaps
 from sensor.kernel.mounts import BPFFS, cgroup2_mount, ensure_bpffs
 from sensor.kernel.pins import lock, remove_all
+from sensor.kernel.policy_maps import PolicyMaps
 from sensor.kernel.ring import EventRing, validate_ring_bytes
 from sensor.kernel.state import COUNTERS, U32, U64
 
@@ -98,6 +99,7 @@ class Kernel:
         self.state = EnforcementMaps(
             loaded.maps, (loaded.iterators["survey_sockets"], loaded.iterators["mark_sockets"])
         )
+        self.policy = PolicyMaps(loaded.maps, loaded.iterators["identify_programs"])
 
     @classmethod
     def start(cls, options: KernelOptions | None = None) -> Kernel:

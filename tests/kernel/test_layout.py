@@ -44,6 +44,8 @@ STATE_STRUCTS = {
             *(f"ancestors[{number}].{member}" for number in range(state.ANCESTORS) for member in KEY),
             "dev",
             "flags",
+            "program",
+            "script",
         ),
     ),
     "nsp_destination": (
@@ -51,21 +53,34 @@ STATE_STRUCTS = {
         ("workload_cgroup_id", "address", "port", "protocol"),
     ),
     "nsp_sensor_state": (state.SensorState.layout, ("batch_sequence", "ring_position")),
-    "nsp_workload": (state.U64, ("workload_cgroup_id",)),
+    "nsp_workload": (policy_state.WORKLOAD, ("workload_cgroup_id", "policy_slot")),
     "nsp_grants": (policy_state.GrantsValue.layout, GRANTS),
     "nsp_policy": (
         policy_state.PolicyValue.layout,
-        ("grants", "content", "generation", "flags", "previous"),
+        ("grants", "content", "generation", "flags"),
     ),
     "nsp_ruleset": (
         policy_state.RulesetValue.layout,
         (
             *(f"protocols[{direction}][{word}]" for direction in range(2) for word in range(4)),
-            *("content", "flags", "l7[0]", "l7[1]"),
+            *("content", "flags", "previous", "l7[0]", "l7[1]"),
         ),
     ),
     "nsp_program_key": (policy_state.ProgramKey.layout, ("policy", "program", "script")),
     "nsp_learned_key": (policy_state.LearnedKey.layout, ("workload_cgroup_id", "ruleset", "address")),
+    "nsp_learned_value": (policy_state.LearnedValue.layout, ("expires_ns", "name_id")),
+    "nsp_resolver_key": (policy_state.ResolverKey.layout, ("workload_cgroup_id", "address")),
+    "nsp_break_glass": (
+        policy_state.BreakGlass.layout,
+        ("prefixlen", "protocol", "direction", "port", "address"),
+    ),
+    "nsp_policy_counters": (
+        policy_state.PolicyCounters.layout,
+        (
+            *("refused_calls", "refused_packets", "alerted", "first_refused_ns"),
+            *(f"by_reason[{reason}]" for reason in range(16)),
+        ),
+    ),
 }
 CODE = re.compile(r"(\d+s|\d+x|\d*[QIHB])")
 
