@@ -22,8 +22,8 @@ class PolicyMaps(Protocol):
     def set_policy_slot(self, slot: int, tag: int) -> None:
         """Switch a slot, in one write."""
 
-    def policy_slot(self, slot: int) -> int:
-        """Its tag."""
+    def policy_slots(self) -> Iterator[tuple[int, int]]:
+        """Slots that were ever set, with their tags."""
 
     def write_policy(self, index: int, value: PolicyValue | None) -> None:
         """Write a policy, or (None) empty its place."""
@@ -38,10 +38,13 @@ class PolicyMaps(Protocol):
         """Those that are not empty."""
 
     def load_trie(self, kind: TrieKind, index: int, items: Iterable[tuple[bytes, int]]) -> None:
-        """Make a trie of a rule set."""
+        """Make a trie of a rule set; it is there after flush() at the latest."""
 
-    def drop_ruleset(self, index: int) -> None:
-        """Empty a rule set's place and free its tries."""
+    def flush(self) -> None:
+        """Every trie that was loaded is there."""
+
+    def drop_rulesets(self, indices: Collection[int]) -> None:
+        """Empty places and free their tries."""
 
     def set_program_id(self, path: bytes, program: int) -> None:
         """Give a path (layout.executable_key, layout.script_key) its id."""
@@ -52,7 +55,7 @@ class PolicyMaps(Protocol):
     def drop_program_id(self, path: bytes) -> bool:
         """Forget a path."""
 
-    def identify_programs(self) -> int:
+    def identify_programs(self) -> None:
         """Give the processes that run already the ids of their executables and scripts."""
 
     def set_program_rule(self, key: ProgramKey, value: GrantsValue) -> None:
