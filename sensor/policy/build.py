@@ -175,18 +175,17 @@ class Builder:
         rules = {
             ProgramKey(index, *self.ids(program)): self._value(grants) for program, grants in policy.programs
         }
-        done: list[ProgramKey] = []
         try:
             with kernel_failures("policies and program rules"):
                 for key, grants in rules.items():
                     self._maps.set_program_rule(key, grants)
-                    done.append(key)
                 value = PolicyValue(default, policy.content, policy.generation, policy.flags)
                 self._maps.write_policy(index, value)
         except NotAppliedError:
-            with contextlib.suppress(KernelError):  # the first error is the one to tell; adoption cleans up
-                for key in done:
-                    self._maps.drop_program_rule(key)
+            # If it cannot be removed now it stays known, without a content, and goes like all that is unused.
+            self._tables.add_policy(index, HeldPolicy(b"", default, rules))
+            with contextlib.suppress(KernelError):
+                self.remove_policy(index)
             raise
         self._tables.add_policy(index, HeldPolicy(policy.content, default, rules))
         return index

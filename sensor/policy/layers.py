@@ -112,11 +112,15 @@ class RuleTries:
 
     def ask(self, flow: Flow) -> Asked:
         """Ask every layer until one stops the flow; datagrams are asked the other way then."""
+        asked, direction = Asked(layout.REASON_ADDRESS, ()), layout.OUT
         if flow.direction != "in":
             asked = _until_stopped(self._way(flow, layout.OUT))
-            if not asked.stopped or flow.direction == "out":
-                return asked
-        return _until_stopped(self._way(flow, layout.IN))
+        if asked.stopped and flow.direction != "out":
+            asked, direction = _until_stopped(self._way(flow, layout.IN)), layout.IN
+        if asked.stopped or flow.payload is None:
+            return asked
+        said = self._payload(flow, flow.payload, direction)
+        return Asked(said.reason, (*asked.answers, said))
 
     def name_value(self, name: str) -> tuple[int, str]:
         """What may be done with a name, and the rule that says so."""
@@ -136,8 +140,6 @@ class RuleTries:
         else:
             yield self._protocol(flow, direction, flags)
             yield self._reachable(flow, direction, flags)
-        if flow.payload:
-            yield self._payload(flow, flow.payload, direction, flags)
 
     def _is_allowed_dns(self, flow: Flow) -> bool:
         asks = self.rules.flags & (layout.NAMES | layout.DNS_ANY)
@@ -178,7 +180,8 @@ class RuleTries:
                 return f"{to_text(address)}/{bits - _MAPPED_BITS if mapped else bits}"
         return to_text(address)
 
-    def _payload(self, flow: Flow, payload: Payload, direction: int, flags: int) -> Answer:
+    def _payload(self, flow: Flow, payload: Payload, direction: int) -> Answer:
+        flags = self.rules.flags >> (layout.INGRESS_SHIFT if direction else 0)
         if payload.protocol == layout.L7_DNS and flow.to_resolver and direction == layout.OUT:
             return self._question(payload.name)
         bits = self.rules.l7[direction]
