@@ -17,7 +17,7 @@ import structlog
 from schemas.signing import VerifyingKeys
 from sensor.enforce.apply import Applier
 from sensor.enforce.clock import Clock, SystemClock
-from sensor.enforce.consumer import POLL_SECONDS, Reader
+from sensor.enforce.consumer import IDLE_POLL_SECONDS, POLL_SECONDS, Reader
 from sensor.enforce.controller import Controller
 from sensor.enforce.status import Reporter
 from sensor.enforce.status_producer import StatusProducer
@@ -181,8 +181,9 @@ class EnforcementAgent:
 
     def _once(self, reader: Reader, controller: Controller) -> None:
         """One message or none, then the tick."""
+        wait_s = IDLE_POLL_SECONDS if controller.idle else POLL_SECONDS
         try:
-            if reader.poll(lambda key, value: self._message(controller, key, value)):
+            if reader.poll(lambda key, value: self._message(controller, key, value), wait_s):
                 with self._turn:
                     controller.history_complete()
                 self._log.info("enforcement is as the topic says", in_force=controller.in_force)

@@ -80,6 +80,11 @@ class Controller:
         """How many orders the kernel enforces now."""
         return sum(bool(active.applied_boot_ns) for active in list(self._active.values()))
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is in force, nothing is to be tried again: only a message can bring work."""
+        return self.history_read and not self._active and not self._desired
+
     def count(self, what: str, by: int = 1) -> None:
         """Add to a counter."""
         self.counters[what] = self.counters.get(what, 0) + by

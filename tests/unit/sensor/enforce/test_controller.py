@@ -101,6 +101,17 @@ def test_it_ends_by_itself_with_its_expiry(lab: Lab) -> None:
     assert (lab.last()["outcome"], lab.last()["reason"]) == ("ENDED", "expired")
 
 
+def test_it_is_idle_until_an_order_is_in_force_and_again_after_its_end(lab: Lab) -> None:
+    idle = [lab.controller.idle]
+    lab.send()
+    idle.append(lab.controller.idle)
+    lab.tick(601_000)
+    idle.append(lab.controller.idle)
+    lab.start(with_history=True)  # what the topic holds is still being read
+    idle.append(lab.controller.idle)
+    assert idle == [True, False, True, False]
+
+
 def test_sockets_that_come_into_quarantined_hands_later_are_looked_for(lab: Lab) -> None:
     lab.send()
     lab.tick()
