@@ -65,16 +65,21 @@ def run() -> dict[str, Any]:
         program = str(scene.compile_load("latency", directory))
         inside = stack.enter_context(scene.Cgroup("latency"))
         outside = stack.enter_context(scene.Cgroup("latency-server"))
-        server = outside.start([program, "serve", SERVER], CLIENT_CPU)
-        stack.callback(_end, server)
-        if server.stdout is None or server.stdout.readline() != b"ready\n":
-            message = f"the server on {SERVER} did not start: is port 53 or 7777 taken?"
-            raise BenchError(message)
+        serve(stack, outside, program)
         brokers = stack.enter_context(scene.embedded_broker())
         for number in range(ROUNDS):
             for live in (False, True) if number % 2 else (True, False):
                 _block(program, inside, brokers, samples, live=live)
     return {name: taken.figures() for name, taken in samples.items()} | {"rounds": ROUNDS}
+
+
+def serve(stack: ExitStack, outside: scene.Cgroup, program: str) -> None:
+    """Run the server of the load generator until the stack ends."""
+    server = outside.start([program, "serve", SERVER], CLIENT_CPU)
+    stack.callback(_end, server)
+    if server.stdout is None or server.stdout.readline() != b"ready\n":
+        message = f"the server on {SERVER} did not start: is port 53, 7777 or 7778 taken?"
+        raise BenchError(message)
 
 
 def _block(

@@ -6,12 +6,14 @@
  *   latency dns ADDRESS COUNT      round trip of one DNS question to ADDRESS:53 (UDP)
  *   latency connect ADDRESS COUNT  TCP connect to ADDRESS:7777; closing is not timed
  *   latency exec - COUNT           posix_spawn of /bin/true until it has been waited for
- *   latency serve ADDRESS          answers the first two until killed; prints "ready"
+ *   latency bulk ADDRESS COUNT     64 KB sent over one TCP connection to ADDRESS:7778
+ *   latency serve ADDRESS          answers all of these until killed; prints "ready"
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -24,6 +26,8 @@
 
 #define DNS_PORT 53
 #define TCP_PORT 7777
+#define BULK_PORT 7778
+#define BULK_BYTES 65536
 
 extern char **environ;
 
@@ -94,6 +98,29 @@ static uint32_t tcp_connect(const char *to)
 	return taken;
 }
 
+static uint32_t send_bulk(const char *to)
+{
+	static char block[BULK_BYTES];
+	static int fd = -1;
+	struct sockaddr_in server = address_of(to, BULK_PORT);
+	uint64_t start;
+	ssize_t sent;
+	size_t at;
+
+	if (fd < 0) {
+		fd = socket(AF_INET, SOCK_STREAM, 0);
+		if (connect(fd, (void *)&server, sizeof(server)) < 0)
+			die("connect");
+	}
+	start = now_ns();
+	for (at = 0; at < sizeof(block); at += sent) {
+		sent = send(fd, block + at, sizeof(block) - at, 0);
+		if (sent <= 0)
+			die("send");
+	}
+	return now_ns() - start;
+}
+
 static uint32_t exec_true(void)
 {
 	char *argv[] = {"true", NULL};
@@ -124,24 +151,53 @@ static void answer_dns(int fd)
 	sendto(fd, message, size + 16, 0, (void *)&peer, length);
 }
 
+static int listen_on(const char *at, int port)
+{
+	struct sockaddr_in address = address_of(at, port);
+	int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (bind(fd, (void *)&address, sizeof(address)))
+		die("bind");
+	if (listen(fd, 512))
+		die("listen");
+	return fd;
+}
+
+/* One bulk connection after the other, each read to its end by a process of its own. */
+static void swallow(int fd)
+{
+	static char block[BULK_BYTES];
+	int client = accept(fd, NULL, NULL);
+
+	if (client < 0)
+		return;
+	if (fork() == 0) {
+		while (recv(client, block, sizeof(block), 0) > 0)
+			;
+		_exit(0);
+	}
+	close(client);
+}
+
 static void serve(const char *at)
 {
-	struct sockaddr_in dns = address_of(at, DNS_PORT), tcp = address_of(at, TCP_PORT);
-	int one = 1, client;
-	struct pollfd fds[2] = {{socket(AF_INET, SOCK_DGRAM, 0), POLLIN, 0},
-				{socket(AF_INET, SOCK_STREAM, 0), POLLIN, 0}};
+	struct sockaddr_in dns = address_of(at, DNS_PORT);
+	int client;
+	struct pollfd fds[3] = {{socket(AF_INET, SOCK_DGRAM, 0), POLLIN, 0},
+				{listen_on(at, TCP_PORT), POLLIN, 0},
+				{listen_on(at, BULK_PORT), POLLIN, 0}};
 
-	setsockopt(fds[1].fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (bind(fds[0].fd, (void *)&dns, sizeof(dns)) ||
-	    bind(fds[1].fd, (void *)&tcp, sizeof(tcp)))
+	if (bind(fds[0].fd, (void *)&dns, sizeof(dns)))
 		die("bind");
-	if (listen(fds[1].fd, 512))
-		die("listen");
+	signal(SIGCHLD, SIG_IGN);
 	puts("ready");
 	fflush(stdout);
 	for (;;) {
-		if (poll(fds, 2, -1) < 0)
+		if (poll(fds, 3, -1) < 0)
 			die("poll");
+		if (fds[2].revents)
+			swallow(fds[2].fd);
 		if (fds[0].revents)
 			answer_dns(fds[0].fd);
 		if (fds[1].revents) {
@@ -160,7 +216,7 @@ int main(int argc, char **argv)
 	if (argc >= 3 && !strcmp(argv[1], "serve"))
 		serve(argv[2]);
 	if (argc < 4 || (count = atol(argv[3])) < 1) {
-		fprintf(stderr, "usage: latency dns|connect|exec|serve ADDRESS COUNT\n");
+		fprintf(stderr, "usage: latency dns|connect|bulk|exec|serve ADDRESS COUNT\n");
 		return 2;
 	}
 	samples = calloc(count, sizeof(*samples));
@@ -169,6 +225,8 @@ int main(int argc, char **argv)
 			samples[i] = dns_round_trip(argv[2], i);
 		else if (!strcmp(argv[1], "connect"))
 			samples[i] = tcp_connect(argv[2]);
+		else if (!strcmp(argv[1], "bulk"))
+			samples[i] = send_bulk(argv[2]);
 		else
 			samples[i] = exec_true();
 	}
