@@ -96,6 +96,11 @@ enum nsp_setting {
 	/* A learned address lives for its TTL, at least the floor, and then the grace. */
 	NSP_SETTING_LEARNED_FLOOR_NS = 2,
 	NSP_SETTING_LEARNED_GRACE_NS = 3,
+	/*
+	 * Not zero while quarantines or workload_flags have an entry: on most nodes at most
+	 * times they have none, and a call or a packet is spared four lookups.
+	 */
+	NSP_SETTING_ENFORCEMENTS = 4,
 	NSP_SETTING_MAX = 8,
 };
 

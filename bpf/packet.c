@@ -10,6 +10,7 @@
 #define NSP_PACKET_ALLOWED 1
 #define NSP_PACKET_DROPPED 0
 #define NSP_IPV4_HEADER_BYTES 20
+#define NSP_IPV4_PLAIN 0x45 /* version and length of a header without options */
 #define NSP_IPV6_HEADER_BYTES 40
 #define NSP_IPV6_EXTENSIONS_MAX 6 /* hop-by-hop, routing, destination options: 3 are usual */
 #define NSP_UDP_HEADER_BYTES 8
@@ -81,8 +82,45 @@ static __always_inline int is_icmp(u8 protocol)
 	return protocol == NSP_PROTOCOL_ICMP || protocol == NSP_PROTOCOL_ICMPV6;
 }
 
+/*
+ * The headers of nearly every packet, where they lie: IPv4 without options or IPv6
+ * without extensions, TCP or UDP, in the linear part. Returns 0, or -1: walk them.
+ */
+static __always_inline int glance_at_packet(struct __sk_buff *skb,
+					    struct nsp_packet_headers *headers)
+{
+	u8 *start = (u8 *)(long)skb->data;
+	u8 *end = (u8 *)(long)skb->data_end;
+	u16 *ports;
+	u8 protocol;
+
+	if (start + NSP_IPV4_HEADER_BYTES + 4 > end)
+		return -1;
+	if (start[0] == NSP_IPV4_PLAIN) {
+		if (start[6] & 0x1f || start[7])
+			return -1;
+		headers->family = 4;
+		protocol = start[9];
+		ports = (u16 *)(start + NSP_IPV4_HEADER_BYTES);
+		headers->payload_offset = NSP_IPV4_HEADER_BYTES;
+	} else {
+		if (start[0] >> 4 != 6 || start + NSP_IPV6_HEADER_BYTES + 4 > end)
+			return -1;
+		headers->family = 6;
+		protocol = start[6];
+		ports = (u16 *)(start + NSP_IPV6_HEADER_BYTES);
+		headers->payload_offset = NSP_IPV6_HEADER_BYTES;
+	}
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
+		return -1;
+	headers->protocol = protocol;
+	headers->source_port = bpf_ntohs(ports[0]);
+	headers->destination_port = bpf_ntohs(ports[1]);
+	return 0;
+}
+
 /* Returns 0, or -1 when the packet is beyond what is followed. Other protocols: no ports. */
-static __always_inline int parse_packet(struct __sk_buff *skb, struct nsp_packet_headers *headers)
+static __always_inline int walk_packet(struct __sk_buff *skb, struct nsp_packet_headers *headers)
 {
 	u16 ports[2];
 	u32 offset;
@@ -200,6 +238,8 @@ static __always_inline int is_enforced(struct __sk_buff *skb, u8 direction,
 {
 	struct nsp_process_key root;
 
+	if (!something_is_enforced())
+		return 0;
 	root_of_socket(socket, &root);
 	if (!root.tgid && !workload_policy(workload_of_socket(socket)))
 		return 0;
@@ -410,7 +450,7 @@ static __always_inline int handle_packet(struct __sk_buff *skb, u8 direction)
 	sk = bpf_sk_fullsock(sk);
 	if (!sk)
 		return NSP_PACKET_ALLOWED;
-	if (parse_packet(skb, &headers))
+	if (glance_at_packet(skb, &headers) && walk_packet(skb, &headers))
 		count(NSP_COUNTER_PACKET_UNPARSED);
 	socket = sockets.sk_storage_get(sk, 0, 0);
 	if (socket && socket->flags & NSP_SOCKET_OWNED &&

@@ -28,6 +28,15 @@ static __always_inline struct nsp_enforcement *in_force(struct nsp_enforcement *
 	return enforcement;
 }
 
+/* User space says so before it writes the first entry, and unsays it after the last is gone. */
+static __always_inline int something_is_enforced(void)
+{
+	int index = NSP_SETTING_ENFORCEMENTS;
+	u64 *enforced = settings.lookup(&index);
+
+	return !enforced || *enforced;
+}
+
 static __always_inline struct nsp_enforcement *quarantine_of(const struct nsp_process_key *root)
 {
 	struct nsp_process_key key = *root;
@@ -74,10 +83,14 @@ static __always_inline struct nsp_enforcement *decide(const struct nsp_process_k
 						      u64 workload_cgroup_id, const u8 *address,
 						      u16 port, u8 protocol, u8 *reason)
 {
-	struct nsp_enforcement *refused_by = quarantine_of(root);
+	struct nsp_enforcement *refused_by;
 	u32 policy;
 
+	*reason = NSP_REASON_NONE;
+	if (!something_is_enforced())
+		return 0;
 	*reason = NSP_REASON_QUARANTINED_PROCESS;
+	refused_by = quarantine_of(root);
 	if (refused_by)
 		return refused_by;
 	policy = workload_policy(workload_cgroup_id);

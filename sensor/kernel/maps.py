@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _FIRST: Final = U32.pack(0)
+# NSP_SETTING_ENFORCEMENTS of bpf/maps.h.
+_ENFORCEMENTS: Final = U32.pack(4)
 _NOT_QUARANTINED: Final = bytes(ProcessKey.layout.size)
 
 
@@ -47,11 +49,14 @@ class EnforcementMaps:
 
     def set_quarantine(self, key: ProcessKey, value: EnforcementValue) -> None:
         """Cut a process and whoever carries it as quarantine root."""
+        self._enforces(True)
         self._write("quarantines", key.pack(), value.pack())
 
     def drop_quarantine(self, key: ProcessKey) -> bool:
         """End a quarantine; False when there was none."""
-        return bpf.map_delete(self._maps["quarantines"], key.pack())
+        dropped = bpf.map_delete(self._maps["quarantines"], key.pack())
+        self._enforces(self._something_is_enforced())
+        return dropped
 
     def quarantine(self, key: ProcessKey) -> EnforcementValue | None:
         """One quarantine with the kernel's counters, or None."""
@@ -158,9 +163,11 @@ class EnforcementMaps:
     def set_workload_flags(self, cgroup_id: int, flags: int) -> None:
         """Say which enforcement tables the kernel must look into for a workload; 0 removes the entry."""
         if flags:
+            self._enforces(True)
             self._write("workload_flags", U64.pack(cgroup_id), U32.pack(flags))
         else:
             bpf.map_delete(self._maps["workload_flags"], U64.pack(cgroup_id))
+            self._enforces(self._something_is_enforced())
 
     def workload_flags(self, cgroup_id: int) -> int:
         """The flags of a workload; 0 when it has none."""
@@ -177,6 +184,13 @@ class EnforcementMaps:
     def set_sensor_state(self, batch_sequence: int, ring_position: int) -> None:
         """Note what the broker has acknowledged."""
         self._write("sensor_state", _FIRST, SensorState(batch_sequence, ring_position).pack())
+
+    def _something_is_enforced(self) -> bool:
+        return any(True for name in ("quarantines", "workload_flags") for _ in self._items(name))
+
+    def _enforces(self, enforces: bool) -> None:
+        """Tell the kernel whether there is anything to look for, before there is and after there was."""
+        self._write("settings", _ENFORCEMENTS, U64.pack(enforces))
 
     def _sockets_marked(self) -> int:
         value = bpf.map_lookup(self._maps["settings"], _FIRST, U64.size)
