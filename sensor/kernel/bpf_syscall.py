@@ -48,7 +48,6 @@ class _Command(IntEnum):
     RAW_TRACEPOINT_OPEN = 17
     MAP_LOOKUP_BATCH = 24
     MAP_UPDATE_BATCH = 26
-    MAP_DELETE_BATCH = 27
     LINK_CREATE = 28
     LINK_UPDATE = 29
     ITER_CREATE = 33
@@ -215,13 +214,6 @@ def map_update_batch(fd: int, keys: bytes, values: bytes, entries: int) -> None:
     keys_buffer, values_buffer = _copy(keys), _copy(values)
     attr = _attr("<QQQQIIQQ", 0, 0, _address(keys_buffer), _address(values_buffer), entries, fd, 0, 0)
     _call(_Command.MAP_UPDATE_BATCH, attr)
-
-
-def map_delete_batch(fd: int, keys: bytes, entries: int) -> None:
-    """Remove many entries; it ends at the first that is not there."""
-    keys_buffer = _copy(keys)
-    attr = _attr("<QQQQIIQQ", 0, 0, _address(keys_buffer), 0, entries, fd, 0, 0)
-    _call(_Command.MAP_DELETE_BATCH, attr)
 
 
 def map_items(fd: int, info: MapInfo) -> Iterator[tuple[bytes, bytes]]:

@@ -67,6 +67,16 @@ class PolicyMaps:
         self._maps = maps
         self._identify = identify
         self._pending: dict[TrieKind, dict[int, int]] = {kind: {} for kind in _KEY_BYTES}
+        # Put where a trie was removed; the ids tell them from others.
+        self._empty: dict[TrieKind, int] = {}
+        self._empty_ids: set[int] = set()
+
+    def close(self) -> None:
+        """Let go of the tries this process made."""
+        for tries in (self._empty, *self._pending.values()):
+            for fd in tries.values():
+                os.close(fd)
+            tries.clear()
 
     def set_policy_slot(self, slot: int, tag: int) -> None:
         """Switch a slot to another policy, in one write of eight bytes."""
@@ -110,9 +120,7 @@ class PolicyMaps:
         Raises:
             KernelError: No memory, or a key no trie takes; the trie is gone again.
         """
-        fd = bpf.map_create(
-            f"{kind}_rules", _LPM_TRIE, _KEY_BYTES[kind], U32.size, _TRIE_ENTRIES, _NO_PREALLOC
-        )
+        fd = self._make_trie(kind, _TRIE_ENTRIES)
         try:
             self._fill(fd, iter(items))
         except BaseException:
@@ -139,20 +147,20 @@ class PolicyMaps:
             tries.clear()
 
     def drop_rulesets(self, indices: Collection[int]) -> None:
-        """Empty places that nobody leads to any more, and free their tries."""
+        """Empty places that nobody leads to any more, and free their tries.
+
+        An array of maps takes no batch of deletes, and waits 10 ms for each single one: what was there is
+        replaced by one trie that is empty.
+        """
         self.flush()
         empty = bytes(RulesetValue.layout.size)
         for index in indices:
             self._write("rulesets", U32.pack(index), empty)
         for kind in _KEY_BYTES:
-            name = f"{kind}_rules"
-            held = [index for index in indices if self._has_trie(name, index)]
+            held = [index for index in indices if self._has_trie(kind, index)]
             if held:
-                bpf.map_delete_batch(self._maps[name], b"".join(map(U32.pack, held)), len(held))
-
-    def drop_ruleset(self, index: int) -> None:
-        """Empty one place; see drop_rulesets."""
-        self.drop_rulesets((index,))
+                keys, tries = b"".join(map(U32.pack, held)), U32.pack(self._empty_trie(kind)) * len(held)
+                bpf.map_update_batch(self._maps[f"{kind}_rules"], keys, tries, len(held))
 
     def set_program_id(self, path: bytes, program: int) -> None:
         """Give a path its id: components leaf first, each with its NUL; a script's path as text."""
@@ -255,8 +263,20 @@ class PolicyMaps:
             keys, values = zip(*some, strict=True)
             bpf.map_update_batch(fd, b"".join(keys), b"".join(map(U32.pack, values)), len(some))
 
-    def _has_trie(self, name: str, index: int) -> bool:
-        return bpf.map_lookup(self._maps[name], U32.pack(index), U32.size) is not None
+    def _make_trie(self, kind: TrieKind, max_entries: int) -> int:
+        name = f"{kind}_rules"
+        return bpf.map_create(name, _LPM_TRIE, _KEY_BYTES[kind], U32.size, max_entries, _NO_PREALLOC)
+
+    def _empty_trie(self, kind: TrieKind) -> int:
+        if kind not in self._empty:
+            self._empty[kind] = self._make_trie(kind, 1)
+            self._empty_ids.add(bpf.map_info(self._empty[kind]).map_id)
+        return self._empty[kind]
+
+    def _has_trie(self, kind: TrieKind, index: int) -> bool:
+        """Whether there is one besides the empty one."""
+        map_id = bpf.map_lookup(self._maps[f"{kind}_rules"], U32.pack(index), U32.size)
+        return map_id is not None and U32.unpack(map_id)[0] not in self._empty_ids
 
     def _element(self, name: str, index: int, value_bytes: int) -> bytes:
         value = bpf.map_lookup(self._maps[name], U32.pack(index), value_bytes)

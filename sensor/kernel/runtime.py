@@ -172,6 +172,7 @@ class Kernel:
     def close(self) -> None:
         """Let go of the descriptors and the lock; programs, maps and enforcement stay."""
         self.ring.close()
+        self.policy.close()
         for descriptor in (*self._maps.values(), *self._iterators.values()):
             os.close(descriptor)
         os.close(self._lock_fd)

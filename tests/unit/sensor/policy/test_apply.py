@@ -11,37 +11,18 @@ from sensor.kernel.policy_state import LearnedKey
 from sensor.policy import layout
 from sensor.policy.apply import PolicyTables
 from sensor.policy.limits import QUARANTINE_NS
-from sensor.policy.policy import Policy, Selection, union_of
-from sensor.policy.profile import compile_profile
 from sensor.policy.rules import RuleSet
 from sensor.policy.tables import POLICY_OF_TAG
 from tests.support.fake_policy_maps import FakePolicyMaps
+from tests.support.policies import RuleBook
 from tests.support.profiles import TCP, network, process, profile, rules
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
+
+    from sensor.policy.policy import Policy
 
 CURL = "/usr/bin/curl"
-
-
-class Source:
-    """Compiles rule sets of the profiles it was given; counts how many it was asked for."""
-
-    def __init__(self) -> None:
-        self.known: dict[bytes, RuleSet] = {}
-        self.asked = 0
-
-    def policy(self, *records: dict[str, Any]) -> Policy:
-        profiles = [compile_profile(record) for record in records]
-        policy = union_of([Selection(each) for each in profiles], 0)
-        assert policy is not None
-        for each in profiles:
-            self.known |= {rules.content: rules for rules in each.rule_sets(policy.rule_sets())}
-        return policy
-
-    def __call__(self, contents: Collection[bytes]) -> Iterator[RuleSet]:
-        self.asked += len(contents)
-        return (self.known[content] for content in contents)
 
 
 @pytest.fixture
@@ -50,8 +31,8 @@ def maps() -> FakePolicyMaps:
 
 
 @pytest.fixture
-def source() -> Source:
-    return Source()
+def source() -> RuleBook:
+    return RuleBook()
 
 
 @pytest.fixture
@@ -81,7 +62,7 @@ def in_kernel(maps: FakePolicyMaps, slot: int) -> list[RuleSet]:
 
 
 def test_a_slot_leads_to_exactly_the_compiled_rules(
-    maps: FakePolicyMaps, tables: PolicyTables, source: Source
+    maps: FakePolicyMaps, tables: PolicyTables, source: RuleBook
 ) -> None:
     policy = source.policy(web("10.0.0.0/8", "*.example.com"))
     assert tables.apply({5: policy}, source) == {}
@@ -90,7 +71,7 @@ def test_a_slot_leads_to_exactly_the_compiled_rules(
 
 
 def test_workloads_with_the_same_rules_share_them(
-    maps: FakePolicyMaps, tables: PolicyTables, source: Source
+    maps: FakePolicyMaps, tables: PolicyTables, source: RuleBook
 ) -> None:
     policy = source.policy(web())
     other = source.policy(web(generation=2))
@@ -101,7 +82,7 @@ def test_workloads_with_the_same_rules_share_them(
 
 
 def test_applying_the_same_again_writes_nothing(
-    maps: FakePolicyMaps, tables: PolicyTables, source: Source
+    maps: FakePolicyMaps, tables: PolicyTables, source: RuleBook
 ) -> None:
     policy = source.policy(web())
     tables.apply({5: policy}, source)
@@ -111,7 +92,7 @@ def test_applying_the_same_again_writes_nothing(
 
 
 def test_a_switch_is_the_last_write_and_its_number_grows(
-    maps: FakePolicyMaps, tables: PolicyTables, source: Source
+    maps: FakePolicyMaps, tables: PolicyTables, source: RuleBook
 ) -> None:
     tables.apply({5: source.policy(web())}, source)
     before = maps.slots[5]
@@ -123,7 +104,7 @@ def test_a_switch_is_the_last_write_and_its_number_grows(
 
 
 def test_programs_that_run_are_told_apart_before_the_switch(
-    maps: FakePolicyMaps, tables: PolicyTables, source: Source
+    maps: FakePolicyMaps, tables: PolicyTables, source: RuleBook
 ) -> None:
     tables.apply({5: source.policy(web(processes=[process(CURL)]))}, source)
     order = ["set_program_id", "identify_programs", "set_policy_slot"]
@@ -133,7 +114,7 @@ def test_programs_that_run_are_told_apart_before_the_switch(
 
 
 def test_ids_that_a_killed_sensor_gave_are_given_to_what_runs_too(
-    maps: FakePolicyMaps, source: Source
+    maps: FakePolicyMaps, source: RuleBook
 ) -> None:
     maps.set_program_id(layout.executable_key(CURL), 7)
     tables = PolicyTables(maps)
@@ -143,7 +124,7 @@ def test_ids_that_a_killed_sensor_gave_are_given_to_what_runs_too(
 
 
 def test_a_path_has_the_same_id_after_it_was_forgotten(
-    maps: FakePolicyMaps, tables: PolicyTables, source: Source
+    maps: FakePolicyMaps, tables: PolicyTables, source: RuleBook
 ) -> None:
     policy = source.policy(web(processes=[process(CURL)]))
     tables.apply({5: policy}, source)
@@ -161,7 +142,7 @@ def free_all(tables: PolicyTables, start_ns: int = 0) -> None:
 
 
 def test_what_no_slot_leads_to_is_freed_after_a_while_and_not_before(
-    maps: FakePolicyMaps, tables: PolicyTables, source: Source
+    maps: FakePolicyMaps, tables: PolicyTables, source: RuleBook
 ) -> None:
     tables.apply({5: source.policy(web(processes=[process(CURL)]))}, source)
     tables.apply({5: None}, source)
@@ -174,7 +155,7 @@ def test_what_no_slot_leads_to_is_freed_after_a_while_and_not_before(
 
 
 def test_an_index_is_not_used_again_while_packets_may_look_at_it(
-    maps: FakePolicyMaps, tables: PolicyTables, source: Source
+    maps: FakePolicyMaps, tables: PolicyTables, source: RuleBook
 ) -> None:
     seen = []
     for number in range(4):
@@ -184,7 +165,7 @@ def test_an_index_is_not_used_again_while_packets_may_look_at_it(
     assert len(set(seen)) == 4
 
 
-def test_a_policy_that_comes_back_in_time_is_not_built_again(tables: PolicyTables, source: Source) -> None:
+def test_a_policy_that_comes_back_in_time_is_not_built_again(tables: PolicyTables, source: RuleBook) -> None:
     one, other = source.policy(web()), source.policy(web("10.1.0.0/16"))
     for at, policy in enumerate((one, other, one)):
         tables.apply({5: policy}, source)
@@ -195,7 +176,7 @@ def test_a_policy_that_comes_back_in_time_is_not_built_again(tables: PolicyTable
 
 
 def test_addresses_learned_before_a_change_count_on_and_go_with_the_last_that_could_use_them(
-    maps: FakePolicyMaps, tables: PolicyTables, source: Source
+    maps: FakePolicyMaps, tables: PolicyTables, source: RuleBook
 ) -> None:
     tables.apply({5: source.policy(web("10.0.0.0/8", "a.example"))}, source)
     ((first, _),) = maps.ruleset_array.items()
@@ -216,7 +197,7 @@ def test_addresses_learned_before_a_change_count_on_and_go_with_the_last_that_co
     assert maps.ruleset_array == {}
 
 
-def steps_of(update: dict[int, Policy | None], source: Source, maps: FakePolicyMaps) -> int:
+def steps_of(update: dict[int, Policy | None], source: RuleBook, maps: FakePolicyMaps) -> int:
     """How many writes an update takes."""
     copy = maps.after_a_crash()
     tables = PolicyTables(copy)
@@ -226,7 +207,7 @@ def steps_of(update: dict[int, Policy | None], source: Source, maps: FakePolicyM
 
 
 @pytest.fixture
-def update(maps: FakePolicyMaps, tables: PolicyTables, source: Source) -> dict[int, Policy | None]:
+def update(maps: FakePolicyMaps, tables: PolicyTables, source: RuleBook) -> dict[int, Policy | None]:
     """Slots 5 and 6 are in force; this gives 5 other rules, 6 none and 7 the first."""
     old = source.policy(web("10.0.0.0/8", "a.example", processes=[process(CURL)]))
     tables.apply({5: old, 6: old}, source)
@@ -235,7 +216,7 @@ def update(maps: FakePolicyMaps, tables: PolicyTables, source: Source) -> dict[i
 
 
 def test_a_failure_anywhere_leaves_the_policy_in_force_and_a_later_try_succeeds(
-    maps: FakePolicyMaps, update: dict[int, Policy | None], source: Source
+    maps: FakePolicyMaps, update: dict[int, Policy | None], source: RuleBook
 ) -> None:
     for step in range(steps_of(update, source, maps)):
         broken = maps.after_a_crash()
@@ -257,7 +238,7 @@ def test_a_failure_anywhere_leaves_the_policy_in_force_and_a_later_try_succeeds(
 
 
 def test_a_sensor_killed_anywhere_leaves_old_or_new_and_its_successor_finishes(
-    maps: FakePolicyMaps, update: dict[int, Policy | None], source: Source
+    maps: FakePolicyMaps, update: dict[int, Policy | None], source: RuleBook
 ) -> None:
     old = maps.policy_of(5)
     contents = {policy.content if policy else None for policy in update.values()} | {old and old.content}
@@ -300,7 +281,7 @@ def clean(maps: FakePolicyMaps, update: dict[int, Policy | None]) -> None:
 
 
 def test_a_restarted_sensor_builds_nothing_again(
-    maps: FakePolicyMaps, tables: PolicyTables, source: Source
+    maps: FakePolicyMaps, tables: PolicyTables, source: RuleBook
 ) -> None:
     policy = source.policy(web("10.0.0.0/8", "a.example", processes=[process(CURL)]))
     tables.apply({5: policy}, source)
@@ -312,7 +293,7 @@ def test_a_restarted_sensor_builds_nothing_again(
 
 
 def test_one_rule_set_that_cannot_be_built_does_not_hold_up_the_others(
-    maps: FakePolicyMaps, tables: PolicyTables, source: Source, monkeypatch: pytest.MonkeyPatch
+    maps: FakePolicyMaps, tables: PolicyTables, source: RuleBook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, bad = source.policy(web()), source.policy(web("10.1.0.0/16"))
     load = maps.load_trie
@@ -338,7 +319,7 @@ def test_one_rule_set_that_cannot_be_built_does_not_hold_up_the_others(
 
 
 def test_a_full_node_says_which_limit_was_met(
-    tables: PolicyTables, source: Source, monkeypatch: pytest.MonkeyPatch
+    tables: PolicyTables, source: RuleBook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sensor.policy.tables.MAX_RULESETS", 3)
     policies: dict[int, Policy | None] = {slot: source.policy(web(f"10.{slot}.0.0/16")) for slot in (5, 6, 7)}
@@ -349,7 +330,7 @@ def test_a_full_node_says_which_limit_was_met(
 
 
 def test_more_programs_than_the_kernel_tells_apart_are_refused_with_the_numbers(
-    tables: PolicyTables, source: Source, monkeypatch: pytest.MonkeyPatch
+    tables: PolicyTables, source: RuleBook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sensor.policy.build.MAX_PROGRAMS", 1)
     many = source.policy(web(processes=[process("/a"), process("/b")]))
