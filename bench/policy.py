@@ -62,7 +62,7 @@ def run() -> dict[str, Any]:
                 with ExitStack() as block:
                     if live:
                         block.enter_context(scene.sensor(brokers, inside.path, cpu=SENSOR_CPU))
-                        maps = block.enter_context(_pinned_maps())
+                        maps = block.enter_context(pinned_maps())
                         _govern(maps, inside.path.stat().st_ino, few_rules, 1)
                     time.sleep(SETTLE_S)
                     for name in SAMPLES:
@@ -106,7 +106,8 @@ def _rules(count: int) -> RuleSet:
 
 
 @contextmanager
-def _pinned_maps() -> Iterator[dict[str, int]]:
+def pinned_maps() -> Iterator[dict[str, int]]:
+    """The maps of the sensor that scene.sensor() runs, by name."""
     pins = Pins(Path(f"/sys/fs/bpf/nsp-bench-{os.getpid()}"))
     maps = {name: fd for name in pins.names("maps") if (fd := pins.get("maps", name)) is not None}
     try:

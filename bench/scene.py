@@ -50,6 +50,15 @@ def compile_load(name: str, directory: Path) -> Path:
     return program
 
 
+def run_load(command: list[str]) -> str:
+    """Run a load generator outside of any cgroup of ours; return its stdout."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        message = f"{command[0]} failed: {done.stderr}"
+        raise BenchError(message)
+    return done.stdout
+
+
 class Cgroup(AbstractContextManager["Cgroup"]):
     """A cgroup of our own under the v2 root, in which the sensor sees the load."""
 

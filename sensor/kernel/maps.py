@@ -139,11 +139,14 @@ class EnforcementMaps:
         for key, value in self._items("blocked_destinations"):
             yield DestinationKey.unpack(key), EnforcementValue.unpack(value)
 
-    def set_workload(self, cgroup_id: int, workload_cgroup_id: int, policy_slot: int = 0) -> None:
+    def set_workload(self, cgroup_id: int, workload_cgroup_id: int, policy_slot: int | None = None) -> None:
         """Say which workload a cgroup belongs to, and its slot; cgroups made below it later inherit both.
 
-        A workload keeps its slot for life: sockets remember it.
+        Without a slot it keeps the one it has: a new cgroup inherited what holds for unknown workloads,
+        and to be called by its name is not yet to have a policy.
         """
+        if policy_slot is None:
+            policy_slot = self.policy_slot_of(cgroup_id)
         self._write("workloads", U64.pack(cgroup_id), WORKLOAD.pack(workload_cgroup_id, policy_slot))
 
     def policy_slot_of(self, cgroup_id: int) -> int:

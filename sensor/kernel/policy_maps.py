@@ -73,10 +73,11 @@ class PolicyMaps:
 
     def close(self) -> None:
         """Let go of the tries this process made."""
-        for tries in (self._empty, *self._pending.values()):
-            for fd in tries.values():
-                os.close(fd)
-            tries.clear()
+        waiting = (fd for tries in self._pending.values() for fd in tries.values())
+        for fd in (*self._empty.values(), *waiting):
+            os.close(fd)
+        self._empty.clear()
+        self._pending = {kind: {} for kind in _KEY_BYTES}
 
     def set_policy_slot(self, slot: int, tag: int) -> None:
         """Switch a slot to another policy, in one write of eight bytes."""
