@@ -52,7 +52,8 @@ class Flow:
     """What wants to pass.
 
     Attributes:
-        direction: Out for a connection made, in for one accepted, either for datagrams.
+        direction: Out for a connection made, in for one accepted and for datagrams to a socket that has
+            sent none, either for other datagrams.
         protocol: IP protocol number.
         remote_address: 16 bytes, IPv4 mapped.
         remote_port: For ICMP, type and code.
