@@ -16,7 +16,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka.admin import AdminClient
 
 from nsp.errors import MISUSED, CommandError
-from schemas.topics import BATCH_MAX_BYTES
+from schemas.topics import PROFILE_BATCH_MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -85,7 +85,7 @@ class Cluster:
                 "acks": "all",
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
-                "message.max.bytes": BATCH_MAX_BYTES,
+                "message.max.bytes": PROFILE_BATCH_MAX_BYTES,
                 "message.timeout.ms": int(ANSWER_TIMEOUT_S * 1000),
             }
         )

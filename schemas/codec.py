@@ -36,6 +36,17 @@ HEADER_BYTES: Final = len(MARKER) + FINGERPRINT_BYTES
 # 60 times its smallest encoding, so this also bounds what one hostile message costs: about 120 MB.
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 
+# Profiles may have 100,000 names, three to six megabytes of text, and nothing of them multiplies in memory:
+# a text is a text. What carries one is as large.
+MAX_PROFILE_BYTES: Final = 8 * 1024 * 1024
+_LARGE: Final = frozenset({"SecurityProfile", "ProfileOrder", "SignedEnforcement"})
+
+
+def max_bytes(name: str) -> int:
+    """The largest value of a record."""
+    return MAX_PROFILE_BYTES if name in _LARGE else MAX_MESSAGE_BYTES
+
+
 # What the C and Python parts of fastavro raise, besides their own errors, when bytes or values are wrong.
 _WRONG_BYTES: Final = (
     EOFError, IndexError, KeyError, OverflowError, TypeError, ValueError, SchemaResolutionError, MemoryError,
@@ -72,8 +83,8 @@ def encode(name: str, record: Mapping[str, Any]) -> bytes:
     except _WRONG_VALUES as error:
         raise CodecError(f"a record does not fit {name}: {_brief(error)}") from error
     data = buffer.getvalue()
-    if len(data) > MAX_MESSAGE_BYTES:
-        raise CodecError(f"a {name} of {len(data)} bytes is larger than {MAX_MESSAGE_BYTES}")
+    if len(data) > max_bytes(name):
+        raise CodecError(f"a {name} of {len(data)} bytes is larger than {max_bytes(name)}")
     return data
 
 
@@ -103,14 +114,15 @@ def decode_as(name: str, data: bytes) -> dict[str, Any]:
 
 
 def _writer_of(data: bytes) -> Schema:
-    if len(data) > MAX_MESSAGE_BYTES:
-        raise CodecError(f"a message of {len(data)} bytes is larger than {MAX_MESSAGE_BYTES}")
     if len(data) < HEADER_BYTES or data[:2] != MARKER:
         raise CodecError("not Avro single-object encoding: it does not begin with C3 01 and a fingerprint")
     fingerprint = data[2:HEADER_BYTES]
     writer = by_fingerprint().get(fingerprint)
     if writer is None:
         raise CodecError(f"written with a schema that was never released: fingerprint {fingerprint.hex()}")
+    limit = max_bytes(writer.name)
+    if len(data) > limit:
+        raise CodecError(f"a message of {len(data)} bytes is larger than {limit}")
     return writer
 
 
@@ -119,7 +131,9 @@ def _read(data: bytes, writer: Schema) -> dict[str, Any]:
     buffer = io.BytesIO(data)
     buffer.seek(HEADER_BYTES)
     try:
-        record: Any = schemaless_reader(buffer, writer.parsed, reader, return_record_name=True)
+        record: Any = schemaless_reader(
+            buffer, writer.parsed, reader, return_record_name=True, return_record_name_override=True
+        )
     except _WRONG_BYTES as error:
         raise CodecError(f"a damaged {writer.name} of {len(data)} bytes: {_brief(error)}") from error
     if buffer.tell() != len(data):

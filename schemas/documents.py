@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records as JSON documents, for samples and for people, checked strictly against their schema.
 
-The convention: a record inside a union of records is an object of one member named like the record,
-``{"nsp.SocketConnect": {...}}``; bytes are base64 text; an optional field is its plain value or null.
+The convention: a record inside a union of several records is an object of one member named like the
+record, ``{"nsp.SocketConnect": {...}}``; bytes are base64 text; an optional field, also one that is a record,
+is its plain value or null.
 Input: a document and a record name. Output: the record as :mod:`schemas.codec` takes it, and back.
 Failure: :class:`schemas.errors.DocumentError`, whose text begins with the place.
 """
@@ -104,7 +105,7 @@ class _Reader:
         records = {
             branch["name"]: branch for branch in wanted if isinstance(branch, dict) and "fields" in branch
         }
-        if records:
+        if len(records) > 1:
             _expect(
                 isinstance(value, dict) and len(value) == 1, place, "an object of one named record", value
             )

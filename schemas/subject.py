@@ -2,7 +2,8 @@
 """Whom an enforcement is about, and the text that names them in messages and keys.
 
 ``process/<boot id>/<tgid>/<start ns>`` is a process and all that descends from it; ``workload/<id>`` is
-a workload. The text is canonical: parse and print give back the same text, so it can be a key.
+a workload; ``profile/<namespace>/<name>`` is a SecurityProfile on a node and ``workloads/<node>`` the pods a
+node has. The text is canonical: parse and print give back the same text, so it can be a key.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from schemas.errors import SubjectError
 _BOOT_ID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _NUMBER: Final = r"0|[1-9][0-9]{0,19}"
 _PROCESS: Final = re.compile(f"process/({_BOOT_ID})/({_NUMBER})/({_NUMBER})")
+# As Kubernetes names objects (RFC 1123).
+_OBJECT_NAME: Final = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
+_PROFILE: Final = re.compile(f"profile/({_OBJECT_NAME})/({_OBJECT_NAME})")
 _U32: Final = 1 << 32
 _U64: Final = 1 << 64
 
@@ -55,7 +59,40 @@ class WorkloadSubject:
         return f"workload/{self.workload_id}"
 
 
+@dataclass(frozen=True, slots=True)
+class ProfileSubject:
+    """A SecurityProfile, as it is in force on one node."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"profile/{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSubject:
+    """The pods a node is known to have."""
+
+    node: str
+
+    def __str__(self) -> str:
+        return f"workloads/{self.node}"
+
+
 Subject = ProcessSubject | WorkloadSubject
+
+
+def parse_profile_subject(text: str) -> ProfileSubject:
+    """Read the subject of a ProfileOrder.
+
+    Raises:
+        SubjectError: It is not ``profile/<namespace>/<name>``.
+    """
+    match = _PROFILE.fullmatch(text)
+    if match is None:
+        raise SubjectError("a profile subject is profile/<namespace>/<name>, both DNS names in lower case")
+    return ProfileSubject(match[1], match[2])
 
 
 def parse_subject(text: str) -> Subject:

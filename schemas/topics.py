@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
-from schemas.codec import MAX_MESSAGE_BYTES
+from schemas.codec import MAX_MESSAGE_BYTES, MAX_PROFILE_BYTES
 from schemas.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ _DAY_MS: Final = 24 * _HOUR_MS
 # which a client fills with as many values as are waiting. librdkafka's message.max.bytes (1 MB unless set)
 # checks the same on the producer's side. The margin is for keys, headers and framing.
 BATCH_MAX_BYTES: Final = MAX_MESSAGE_BYTES + 64 * 1024
+# The same where a value may be a whole profile.
+PROFILE_BATCH_MAX_BYTES: Final = MAX_PROFILE_BYTES + 64 * 1024
 
 # A dead letter carries what failed and must itself fit: a longer value is cut to this.
 DEAD_LETTER_VALUE_MAX_BYTES: Final = MAX_MESSAGE_BYTES // 2
@@ -110,8 +112,24 @@ ENFORCEMENT: Final = Topic(
     "person see what was there.",
     config={
         **_COMPACT,
-        "max.message.bytes": str(BATCH_MAX_BYTES),
+        "max.message.bytes": str(PROFILE_BATCH_MAX_BYTES),
         "delete.retention.ms": str(7 * _DAY_MS),
+    },
+)
+PROFILES: Final = Topic(
+    name="nsp.profiles",
+    key="namespace/name",
+    value="SecurityProfile",
+    partitions=1,
+    cleanup="compact",
+    retention_ms=None,
+    why="Every stream app reads all of it at start, and one order is what people expect of two applies. A "
+    "tombstone deletes a profile; it stays three days, longer than any app is away before it reads from the "
+    "start anyway.",
+    config={
+        **_COMPACT,
+        "max.message.bytes": str(PROFILE_BATCH_MAX_BYTES),
+        "delete.retention.ms": str(3 * _DAY_MS),
     },
 )
 ENFORCEMENT_STATUS: Final = Topic(
@@ -143,7 +161,7 @@ DEAD_LETTER: Final = Topic(
 )
 
 TOPICS: Final[Mapping[str, Topic]] = {
-    each.name: each for each in (EVENTS, PODS, ALERTS, ENFORCEMENT, ENFORCEMENT_STATUS, DEAD_LETTER)
+    each.name: each for each in (EVENTS, PODS, PROFILES, ALERTS, ENFORCEMENT, ENFORCEMENT_STATUS, DEAD_LETTER)
 }
 
 

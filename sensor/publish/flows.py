@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from sensor.publish import layout
-from sensor.publish.layout import CLOSE_EVENT, FLOW_EVENT, REASONS, reader
+from sensor.publish.layout import ALERTED, CLOSE_EVENT, FLOW_EVENT, REASONS, reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ _CLOSE: Final = reader(
 )  # fmt: skip
 _FLOW: Final = reader(
     FLOW_EVENT, "ktime_ns", "start_ns", "tgid", "cookie", "generation", "local_address", "remote_address",
-    "local_port", "remote_port", "protocol", "reason", "tcp_state", "hook",
+    "local_port", "remote_port", "protocol", "verdict", "reason", "tcp_state", "hook",
 )  # fmt: skip
 _TCP: Final = 6
 _TCP_SYN_SENT: Final = 2
@@ -66,6 +66,7 @@ class FlowEvents:
             layout.CLOSE: self.close,
             layout.PACKET_REFUSED: self.packet_refused,
             layout.SOCKET_INVENTORY: self.socket_inventory,
+            layout.RAW_SOCKET: self.raw_socket,
         }
 
     def _outgoing(self, record_name: str, hook: str) -> Callable[[bytes, int, int], None]:
@@ -76,7 +77,9 @@ class FlowEvents:
             ktime_ns, start_ns, tgid, cookie, remote, port, protocol, verdict = unpack(data, offset)
             if verdict:
                 self._refusal(data, offset, position, hook)
-                return
+                if verdict != ALERTED:
+                    return
+                position += 1  # a place of its own: records are eight bytes apart
             key = (tgid, start_ns)
             index = batch.index.get(key)
             if index is None:
@@ -157,6 +160,10 @@ class FlowEvents:
         """A bind is only reported when it was refused."""
         self._refusal(data, offset, position, "BIND")
 
+    def raw_socket(self, data: bytes, offset: int, position: int) -> None:
+        """A raw socket is only reported when a profile spoke against it."""
+        self._refusal(data, offset, position, "RAW_SOCKET")
+
     def packet_refused(self, data: bytes, offset: int, position: int) -> None:
         """A packet of an open flow; ``hook`` says in which direction."""
         hook = _FLOW.unpack_from(data, offset)[-1]
@@ -165,16 +172,16 @@ class FlowEvents:
     def _refusal(self, data: bytes, offset: int, position: int, hook: str) -> None:
         flow = self._flow(data, offset, position)
         reason = max(1, min(flow["reason"], len(REASONS)))
-        flow.update(hook=hook, reason=REASONS[reason - 1])
+        flow.update(hook=hook, reason=REASONS[reason - 1], alerted_only=flow["verdict"] == ALERTED)
         self._append(
-            "nsp.Refusal", flow, "cookie", "hook", "reason", "generation", "protocol", "local_address",
-            "local_port", "remote_address", "remote_port",
+            "nsp.Refusal", flow, "cookie", "hook", "reason", "alerted_only", "generation", "protocol",
+            "local_address", "local_port", "remote_address", "remote_port",
         )  # fmt: skip
 
     def _flow(self, data: bytes, offset: int, position: int) -> dict[str, Any]:
         (
             ktime_ns, start_ns, tgid, cookie, generation, local, remote, local_port, remote_port, protocol,
-            reason, tcp_state, hook,
+            verdict, reason, tcp_state, hook,
         ) = _FLOW.unpack_from(data, offset)  # fmt: skip
         batch = self._batch
         key = (tgid, start_ns)
@@ -190,6 +197,7 @@ class FlowEvents:
             "remote_address": self._addresses[remote],
             "remote_port": remote_port,
             "protocol": protocol,
+            "verdict": verdict,
             "reason": reason,
             "tcp_state": tcp_state,
             "hook": hook,
@@ -209,4 +217,4 @@ class FlowEvents:
 def is_listening(data: bytes, offset: int) -> bool:
     """Whether a SOCKET_INVENTORY record is of a listening TCP socket."""
     flow = _FLOW.unpack_from(data, offset)
-    return bool(flow[9] == _TCP and flow[11] == _TCP_LISTEN)
+    return bool(flow[9] == _TCP and flow[12] == _TCP_LISTEN)

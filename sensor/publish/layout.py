@@ -35,6 +35,7 @@ CGROUP_ATTACH: Final = 14
 PACKET_REFUSED: Final = 15
 PROCESS_INVENTORY: Final = 16
 SOCKET_INVENTORY: Final = 17
+RAW_SOCKET: Final = 21
 
 PATH_TRUNCATED: Final = 1
 PATH_DETACHED: Final = 2
@@ -46,7 +47,13 @@ DNS_MAX_RECORDS: Final = 32
 STDIO_KINDS: Final = ("CLOSED", "FILE", "TERMINAL", "PIPE", "INET", "SOCKET", "OTHER")
 STDIO_INET: Final = 4
 # enum nsp_reason - 1 and the schema's RefusalReason, in the same order.
-REASONS: Final = ("QUARANTINED_PROCESS", "QUARANTINED_WORKLOAD", "BLOCKED_DESTINATION")
+REASONS: Final = (
+    "QUARANTINED_PROCESS", "QUARANTINED_WORKLOAD", "BLOCKED_DESTINATION", "UNKNOWN_WORKLOAD", "L3_PROTOCOL",
+    "L4_PROTOCOL", "ADDRESS", "DNS_NAME", "L7_PROTOCOL", "HTTP_REQUEST", "TLS_SNI", "OPAQUE", "RAW_SOCKET",
+    "ARP_SPOOFING",
+)  # fmt: skip
+# enum nsp_verdict.
+ALERTED: Final = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from schemas.topics import BATCH_MAX_BYTES
+from schemas.topics import PROFILE_BATCH_MAX_BYTES
 from stream_apps.streaming.errors import OutputLostError, StoppedError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Outputs:
                 partitioner="murmur2_random",
                 linger_ms=0,
                 message_timeout_ms=0,
-                message_max_bytes=BATCH_MAX_BYTES,
+                message_max_bytes=PROFILE_BATCH_MAX_BYTES,
                 queue_buffering_max_messages=QUEUE_MESSAGES,
                 queue_buffering_max_kbytes=QUEUE_KBYTES,
             )

@@ -15,7 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import catalogue
-from schemas.codec import HEADER_BYTES, MARKER, MAX_MESSAGE_BYTES, decode, decode_as, encode
+from schemas.catalogue import current
+from schemas.codec import (
+    HEADER_BYTES,
+    MARKER,
+    MAX_MESSAGE_BYTES,
+    MAX_PROFILE_BYTES,
+    decode,
+    decode_as,
+    encode,
+)
 from schemas.errors import CodecError
 from schemas.samples import Sample, load_samples
 
@@ -151,7 +160,8 @@ def test_a_name_outside_the_contract_is_refused() -> None:
         (b"\xc3\x01\x00", "not Avro single-object"),
         (b"\x00\x00\x00\x00\x01" + bytes(20), "not Avro single-object"),
         (MARKER + bytes(8) + b"x", "never released"),
-        (bytes(MAX_MESSAGE_BYTES + 1), "larger than"),
+        (current()["EventBatch"].fingerprint.join([MARKER, bytes(MAX_MESSAGE_BYTES)]), "larger than"),
+        (current()["ProfileOrder"].fingerprint.join([MARKER, bytes(MAX_PROFILE_BYTES)]), "larger than"),
     ],
 )
 def test_what_is_no_message_of_ours_is_refused(data: bytes, complaint: str) -> None:

@@ -6,18 +6,19 @@ from __future__ import annotations
 import pytest
 
 from schemas.catalogue import current
-from schemas.codec import MAX_MESSAGE_BYTES, encode
+from schemas.codec import encode, max_bytes
 from schemas.errors import SchemaError
 from schemas.topics import DEAD_LETTER_VALUE_MAX_BYTES, TOPICS, creation_config, topic
 
 
-def test_every_topic_has_a_schema_and_every_schema_but_the_payload_a_topic() -> None:
-    assert {each.value for each in TOPICS.values()} == set(current()) - {"Enforcement"}
+def test_every_topic_has_a_schema_and_every_schema_but_the_payloads_a_topic() -> None:
+    payloads = {"Enforcement", "ProfileOrder", "NodeWorkloads"}
+    assert {each.value for each in TOPICS.values()} == set(current()) - payloads
 
 
 @pytest.mark.parametrize("name", TOPICS)
 def test_a_topic_takes_the_largest_value_the_codec_writes(name: str) -> None:
-    assert int(creation_config(topic(name))["max.message.bytes"]) > MAX_MESSAGE_BYTES
+    assert int(creation_config(topic(name))["max.message.bytes"]) > max_bytes(topic(name).value)
 
 
 @pytest.mark.parametrize("name", TOPICS)
@@ -37,7 +38,7 @@ def test_a_dead_letter_with_the_longest_value_fits() -> None:
         "topic": "nsp.events", "partition": 0, "offset": 0, "key": bytes(1024), "stage": "decode",
         "value": bytes(DEAD_LETTER_VALUE_MAX_BYTES), "reason": "x" * 1024, "failed_at_ns": 0,
     }  # fmt: skip
-    assert len(encode("DeadLetter", letter)) < MAX_MESSAGE_BYTES
+    assert len(encode("DeadLetter", letter)) < max_bytes("DeadLetter")
 
 
 def test_a_topic_nobody_knows_is_refused() -> None:
