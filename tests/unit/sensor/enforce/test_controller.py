@@ -43,7 +43,7 @@ def test_an_order_is_carried_out_and_acknowledged(lab: Lab) -> None:
     assert status["applied_boot_ns"] == lab.clock.boot
     assert (status["alert_id"], status["evidence_boot_ns"]) == ("a1", 77)
     read = decode_as("EnforcementStatus", encode("EnforcementStatus", status))
-        assert {name: read[name] for name in status} == status
+    assert {name: read[name] for name in status} == status
 
 
 def test_the_same_order_once_more_changes_nothing(lab: Lab) -> None:
