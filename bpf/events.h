@@ -44,6 +44,7 @@ enum nsp_event_type {
 	NSP_EVENT_PACKET_REFUSED = 15,
 	NSP_EVENT_PROCESS_INVENTORY = 16, /* iter/task at start-up: same body as EXEC */
 	NSP_EVENT_SOCKET_INVENTORY = 17, /* iter/task_file at start-up: same body as a flow */
+	NSP_EVENT_ARP = 20,
 	NSP_EVENT_RAW_SOCKET = 21, /* a raw socket a profile spoke against: same body as a flow */
 };
 
@@ -224,6 +225,52 @@ struct nsp_dns_event {
 struct nsp_dns_answer_event {
 	struct nsp_dns_event dns;
 	struct nsp_dns_record records[NSP_DNS_MAX_RECORDS];
+};
+
+/* What is wrong with an address that somebody claims for a MAC. */
+enum nsp_claim_finding {
+	NSP_CLAIM_FINE = 0,
+	NSP_CLAIM_CONTRADICTION = 1, /* of a binding seen before on that interface */
+	NSP_CLAIM_OWN_ADDRESS = 2, /* of the interface itself */
+	NSP_CLAIM_GATEWAY = 3, /* of the interface's gateway */
+	NSP_CLAIM_SENDER_MISMATCH = 4, /* the frame comes from another MAC than it names */
+	NSP_CLAIM_UNSOLICITED = 5, /* an answer nobody asked for */
+	NSP_CLAIM_FOREIGN_ADDRESS = 6, /* a packet socket claims what its interface has not */
+	NSP_CLAIM_PROTOCOL = 7, /* no rule set lets ARP pass */
+	NSP_CLAIM_MALFORMED = 8,
+};
+
+enum nsp_claim_protocol {
+	NSP_CLAIM_ARP = 0,
+	NSP_CLAIM_ND = 1, /* IPv6 neighbour solicitation or advertisement */
+};
+
+/*
+ * ARP: a claim that a profile spoke against. The header names the workload's cgroup and,
+ * when a packet socket sent the frame and that is known, the process.
+ */
+struct nsp_arp_event {
+	struct nsp_event_header header;
+	__u64 workload_cgroup_id; /* whose interface it is; 0: the host's */
+	__u64 generation; /* of the profile */
+	__u64 known_age_ns; /* since known_mac was last confirmed; 0: no binding was known */
+	__u32 ifindex;
+	__u32 netns; /* inode number of the interface's network namespace */
+	__u32 policy_slot;
+	__u16 operation; /* of ARP: 1 request, 2 reply; ND: the ICMPv6 type */
+	__u16 vlan; /* 0: none */
+	__u8 sender_address[16]; /* what is claimed; ND: the target of an advertisement */
+	__u8 target_address[16];
+	__u8 sender_mac[6]; /* for what it is claimed */
+	__u8 target_mac[6];
+	__u8 source_mac[6]; /* of the frame */
+	__u8 known_mac[6]; /* contradicted; zero: none */
+	__u8 protocol; /* enum nsp_claim_protocol */
+	__u8 finding; /* enum nsp_claim_finding */
+	__u8 verdict; /* enum nsp_verdict */
+	__u8 reason; /* enum nsp_reason */
+	__u8 direction; /* enum nsp_direction */
+	__u8 pad[3];
 };
 
 /* CGROUP_*. header.cgroup_id is the cgroup; for ATTACH the header names the process moved. */

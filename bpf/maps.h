@@ -74,6 +74,21 @@
 /* An emergency exit is a short list, or it is a second policy. */
 #define NSP_MAX_BREAK_GLASS 256
 #define NSP_MAX_EXEMPT 64
+/* Two or three for each pod, and the node's own. */
+#ifndef NSP_MAX_INTERFACES
+#define NSP_MAX_INTERFACES 4096
+#endif
+/* One or two addresses and a gateway for each of them. */
+#ifndef NSP_MAX_INTERFACE_ADDRESSES
+#define NSP_MAX_INTERFACE_ADDRESSES 16384
+#endif
+/*
+ * Neighbours of all interfaces; the least used goes first. binding.h bounds how fast one
+ * interface may add to it, so that nobody pushes out what he wants to contradict.
+ */
+#ifndef NSP_MAX_BINDINGS
+#define NSP_MAX_BINDINGS 32768
+#endif
 
 /*
  * Indices of the tail call arrays, which user space fills with the DNS programs. Two
@@ -101,6 +116,8 @@ enum nsp_setting {
 	 * times they have none, and a call or a packet is spared four lookups.
 	 */
 	NSP_SETTING_ENFORCEMENTS = 4,
+	/* A silent neighbour's binding is held against nobody after this; 0: NSP_BINDING_AGE_NS. */
+	NSP_SETTING_BINDING_AGE_NS = 5,
 	NSP_SETTING_MAX = 8,
 };
 
@@ -185,6 +202,11 @@ BPF_HASH(resolvers, struct nsp_resolver_key, u32, NSP_MAX_RESOLVERS);
 BPF_HASH(exempt, u32, u64, NSP_MAX_EXEMPT);
 BPF_F_TABLE("lpm_trie", struct nsp_break_glass, u32, break_glass, NSP_MAX_BREAK_GLASS,
 	    BPF_F_NO_PREALLOC);
+
+BPF_HASH(interfaces, struct nsp_interface_key, struct nsp_interface, NSP_MAX_INTERFACES);
+BPF_HASH(interface_addresses, struct nsp_binding_key, struct nsp_binding,
+	 NSP_MAX_INTERFACE_ADDRESSES);
+BPF_TABLE("lru_hash", struct nsp_binding_key, struct nsp_binding, bindings, NSP_MAX_BINDINGS);
 
 /* The shapes of what user space puts into the arrays of maps; themselves they stay empty. */
 BPF_F_TABLE("lpm_trie", struct nsp_address_rule, u32, address_shape_scratch, 1, BPF_F_NO_PREALLOC);

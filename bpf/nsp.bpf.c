@@ -22,3 +22,5 @@
 #include "packet.c"
 #include "dns.c"
 #include "inventory.c"
+#include "arp.c"
+#include "link.c"

@@ -133,6 +133,12 @@
 #ifndef NSP_OFF_net__ns_inum
 #error "NSP_OFF_net__ns_inum is missing"
 #endif
+#ifndef NSP_OFF_net_device__nd_net
+#error "NSP_OFF_net_device__nd_net is missing"
+#endif
+#ifndef NSP_OFF_sk_buff__dev
+#error "NSP_OFF_sk_buff__dev is missing"
+#endif
 #ifndef NSP_OFF_pid__level
 #error "NSP_OFF_pid__level is missing"
 #endif

@@ -280,6 +280,55 @@ struct nsp_break_glass {
 };
 
 /*
+ * Network interfaces. interfaces: nsp_interface_key -> nsp_interface, written by user
+ * space for every interface it attached to; what is not in it passes unjudged.
+ */
+struct nsp_interface_key {
+	__u32 netns; /* inode number of the network namespace */
+	__u32 ifindex;
+};
+
+#define NSP_INTERFACE_ETHERNET 1 /* frames begin with an Ethernet header */
+#define NSP_INTERFACE_WORKLOAD 2 /* in a network namespace of a workload */
+#define NSP_INTERFACE_PEER 4 /* the host's end of a workload's interface (subject) */
+
+struct nsp_interface {
+	__u64 workload_cgroup_id; /* 0: the host's */
+	__u64 learn_tokens_ns; /* the kernel's own: bounds new bindings, see binding.h */
+	__u64 ask_tokens_ns;
+	__u64 ask_spared_ns; /* when a question was last not noted */
+	struct nsp_interface_key subject; /* whose bindings count: itself, or the far end */
+	__u32 flags; /* NSP_INTERFACE_* */
+	__u8 mac[6];
+	__u8 pad[6];
+};
+
+#define NSP_BINDING_OWN 1 /* an address of the interface itself */
+#define NSP_BINDING_GATEWAY 2
+#define NSP_BINDING_CONFIRMED 4 /* it answered a question: not merely heard first */
+
+/* Keys of interface_addresses, and with the VLAN of bindings. */
+struct nsp_binding_key {
+	struct nsp_interface_key interface;
+	__u32 vlan; /* 0 in interface_addresses */
+	__u32 pad;
+	__u8 address[16];
+};
+
+/*
+ * interface_addresses: own addresses and gateways, entered by user space, which only
+ * sets flags; bindings: all others. The rest is the kernel's.
+ */
+struct nsp_binding {
+	__u64 seen_ns; /* the MAC was last heard under this address */
+	__u64 asked_ns; /* the last question for this address left */
+	__u64 probed_ns; /* the kernel's first question that is still without an answer */
+	__u8 mac[6]; /* zero: not known */
+	__u8 flags; /* NSP_BINDING_* */
+	__u8 pad;
+};
+
+/*
  * sensor_state[0]: what a new sensor resumes from. Written by user space after the
  * broker acknowledged a batch; the kernel never looks at it.
  */

@@ -28,6 +28,7 @@ u64 bpf_get_current_task(void);
 u32 bpf_get_smp_processor_id(void);
 u64 bpf_get_socket_cookie(void *context);
 u64 bpf_ktime_get_boot_ns(void);
+u64 bpf_skb_cgroup_id(void *context);
 long bpf_probe_read_kernel(void *to, u32 bytes, const void *from);
 long bpf_probe_read_kernel_str(void *to, u32 bytes, const void *from);
 long bpf_probe_read_user(void *to, u32 bytes, const void *from);

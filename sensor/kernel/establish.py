@@ -86,7 +86,8 @@ def establish(compiled: Compiled, target: Target) -> Established:
     for name, path in beside.items():
         os.rename(path, pins.path("maps", name))  # noqa: PTH104 - bpffs pins are plain names here
     iterators = {program.name: loaded[program.name] for program in of_kind(Kind.ITERATOR)}
-    _tidy(pins, maps, iterators)
+    on_interfaces = {program.name: loaded[program.name] for program in of_kind(Kind.INTERFACE)}
+    _tidy(pins, maps, iterators | on_interfaces)
     return Established(maps, iterators, adopted=bool(kept))
 
 
@@ -248,12 +249,12 @@ def _attach_cgroup(
     target.pins.pin(link, "links", program.name, undo)
 
 
-def _tidy(pins: Pins, maps: dict[str, int], iterators: dict[str, int]) -> None:
-    """Pin the iterators in place of older ones, and remove what only an older sensor had."""
-    for name, fd in iterators.items():
+def _tidy(pins: Pins, maps: dict[str, int], programs: dict[str, int]) -> None:
+    """Pin what nothing else holds in place of older ones, and remove what only an older sensor had."""
+    for name, fd in programs.items():
         pins.replace(fd, "programs", name)
     tracepoints = of_kind(Kind.RAW_TRACEPOINT, Kind.TP_BTF)
     entries = {_ENTRY_PREFIX + program.name for program in tracepoints}
     pins.remove_others("links", {program.name for program in (*tracepoints, *of_kind(Kind.CGROUP))})
-    pins.remove_others("programs", set(iterators))
+    pins.remove_others("programs", set(programs))
     pins.remove_others("maps", set(maps) | entries)

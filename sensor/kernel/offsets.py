@@ -78,6 +78,8 @@ MEMBERS: Final[dict[str, tuple[str, ...]]] = {
         "interp",
     ),
     "net": ("ns.inum",),
+    "net_device": ("nd_net",),
+    "sk_buff": ("dev",),
     "pid": (
         "level",
         "numbers",

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Final
 
 # enum bpf_prog_type
+_SCHED_CLS: Final = 3
 _CGROUP_SKB: Final = 8
 _CGROUP_SOCK: Final = 9
 _RAW_TRACEPOINT: Final = 17
@@ -39,6 +40,7 @@ class Kind(Enum):
     CGROUP = "cgroup"
     TAIL_CALL = "tail call"
     ITERATOR = "iterator"
+    INTERFACE = "network interface"  # pinned; attached to interfaces later (attach.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,9 @@ PROGRAMS: Final = (
     _iterator("inventory_sockets", "bpf_iter_task_file"),
     _iterator("survey_sockets", "bpf_iter_task_file"),
     _iterator("mark_sockets", "bpf_iter_task_file"),
+    Program("link_ingress", Kind.INTERFACE, _SCHED_CLS),
+    Program("link_egress", Kind.INTERFACE, _SCHED_CLS),
+    Program("link_peer", Kind.INTERFACE, _SCHED_CLS),
 )
 
 
