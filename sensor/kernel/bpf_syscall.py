@@ -76,12 +76,21 @@ class MapInfo:
 
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
-    """What the kernel says of a link; cgroup_id is 0 for other links and when the cgroup is gone."""
+    """What the kernel says of a link.
+
+    Attributes:
+        type: ``enum bpf_link_type``.
+        link_id: Its id.
+        program_id: Of the program it runs now.
+        cgroup_id: 0 for other links, and when the cgroup is gone.
+        ifindex: Of a TCX link; 0 for other links, and when the interface is gone.
+    """
 
     type: int
     link_id: int
     program_id: int
     cgroup_id: int
+    ifindex: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,8 @@ class ProgramSpec:
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NUMBER: Final = _SYSCALL_NUMBERS.get(os.uname().machine, 280)
 _CGROUP_LINK: Final = 3
+_TCX_LINK: Final = 11
+_BEFORE: Final = 1 << 3  # BPF_F_BEFORE, relative to nothing: first of all
 
 _Buffer = ctypes.Array[ctypes.c_char]
 
@@ -267,13 +278,19 @@ def link_create(program_fd: int, target_fd: int, attach_type: int, subject: str 
     return _call(_Command.LINK_CREATE, _attr("<IIII", program_fd, target_fd, attach_type, 0), subject)
 
 
+def link_create_first(program_fd: int, ifindex: int, attach_type: int, subject: str = "") -> int:
+    """Attach a program to an interface of this thread's network namespace (TCX), in front of others."""
+    attr = _attr("<IIIIII", program_fd, ifindex, attach_type, _BEFORE, 0, 0)
+    return _call(_Command.LINK_CREATE, attr, subject)
+
+
 def link_update(link_fd: int, program_fd: int, subject: str = "") -> None:
-    """Swap a cgroup link's program in one step: no packet meets neither."""
+    """Swap a link's program in one step: no packet meets neither."""
     _call(_Command.LINK_UPDATE, _attr("<IIII", link_fd, program_fd, 0, 0), subject)
 
 
 def link_detach(link_fd: int, subject: str = "") -> None:
-    """Detach a cgroup link at once, whoever else holds it."""
+    """Detach a cgroup or TCX link at once, whoever else holds it."""
     _call(_Command.LINK_DETACH, _attr("<I", link_fd), subject)
 
 
@@ -299,7 +316,13 @@ def link_info(fd: int) -> LinkInfo:
     raw = _info(fd)
     link_type, link_id, program_id = struct.unpack_from("<III", raw)
     (cgroup_id,) = struct.unpack_from("<Q", raw, 16) if link_type == _CGROUP_LINK else (0,)
-    return LinkInfo(link_type, link_id, program_id, cgroup_id)
+    (ifindex,) = struct.unpack_from("<I", raw, 16) if link_type == _TCX_LINK else (0,)
+    return LinkInfo(link_type, link_id, program_id, cgroup_id, ifindex)
+
+
+def program_id(fd: int) -> int:
+    """The id of a loaded program."""
+    return int(struct.unpack_from("<II", _info(fd))[1])
 
 
 def _info(fd: int) -> bytes:

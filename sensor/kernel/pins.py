@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pin directory: ``<directory>/v<layout>/{maps,links,programs}`` and the lock on it.
+"""The pin directory: ``<directory>/v<layout>/{maps,links,programs,interfaces}`` and the lock on it.
 
 What is pinned lives on when every process of the sensor is gone; that is how enforcement survives one.
 The layout version is in the path, so a sensor never takes maps of another layout for its own. bpffs
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from sensor.kernel import bpf_syscall as bpf
 from sensor.kernel.errors import BpfCallError, KernelError, PinsIncompatible, PinsInUse
+from sensor.kernel.interface_pins import HookPin
 from sensor.kernel.state import LAYOUT_VERSION
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 # A killed sensor's loader may still be at work; it ends within this time, or something hangs.
 LOCK_WAIT_S: Final = 15.0
 _LOCK_RETRY_S: Final = 0.05
-_KINDS: Final = ("links", "programs", "maps")  # in the order in which they can be removed
+_KINDS: Final = ("interfaces", "links", "programs", "maps")  # in the order in which they can be removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,10 @@ class Pins:
         for name in self.names(kind) - keep:
             _remove(self.path(kind, name), kind)
 
+    def remove(self, kind: str, name: str) -> None:
+        """Remove one pin; what it holds attached is detached."""
+        _remove(self.path(kind, name), kind)
+
     def refuse_other_versions(self) -> None:
         """Refuse to work beside pins of another layout.
 
@@ -143,17 +148,24 @@ def remove_all(directory: Path) -> None:
     directory.rmdir()
 
 
+def is_filter(name: str) -> bool:
+    """Whether a pin of kind interfaces only marks a classifier, which somebody else must remove."""
+    pin = HookPin.parse(name)
+    return pin is None or pin.is_filter
+
+
 def _remove(path: Path, kind: str) -> None:
-    if kind == "links":
+    if kind == "links" or (kind == "interfaces" and not is_filter(path.name)):
         _detach(str(path))
     path.unlink()
 
 
 def _detach(path: str) -> None:
-    """Detach a cgroup link now: dropping its last reference would do so at some later time."""
+    """Detach a link now: dropping its last reference would do so at some later time."""
     fd = bpf.obj_get(path)
     try:
-        if bpf.link_info(fd).cgroup_id:
+        info = bpf.link_info(fd)
+        if info.cgroup_id or info.ifindex:
             bpf.link_detach(fd, path)
     finally:
         os.close(fd)
