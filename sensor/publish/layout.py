@@ -35,6 +35,7 @@ CGROUP_ATTACH: Final = 14
 PACKET_REFUSED: Final = 15
 PROCESS_INVENTORY: Final = 16
 SOCKET_INVENTORY: Final = 17
+ARP: Final = 20
 RAW_SOCKET: Final = 21
 
 PATH_TRUNCATED: Final = 1
@@ -54,6 +55,11 @@ REASONS: Final = (
 )  # fmt: skip
 # enum nsp_verdict.
 ALERTED: Final = 2
+# enum nsp_claim_finding - 1 and the schema's ClaimFinding, in the same order.
+CLAIM_FINDINGS: Final = (
+    "CONTRADICTION", "OWN_ADDRESS", "GATEWAY", "SENDER_MISMATCH", "UNSOLICITED", "FOREIGN_ADDRESS",
+    "PROTOCOL", "MALFORMED",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +133,15 @@ DNS_RECORD: Final = _layout(
 DNS_ANSWER_EVENT: Final = _layout(
     "nsp_dns_answer_event", *_DNS, ("records", f"{DNS_MAX_RECORDS * DNS_RECORD.size_bytes}s")
 )
+ARP_EVENT: Final = _layout(
+    "nsp_arp_event",
+    *_HEADER,
+    ("workload_cgroup_id", "Q"), ("generation", "Q"), ("known_age_ns", "Q"), ("ifindex", "I"),
+    ("netns", "I"), ("policy_slot", "I"), ("operation", "H"), ("vlan", "H"), ("sender_address", "16s"),
+    ("target_address", "16s"), ("sender_mac", "6s"), ("target_mac", "6s"), ("source_mac", "6s"),
+    ("known_mac", "6s"), ("protocol", "B"), ("finding", "B"), ("verdict", "B"), ("reason", "B"),
+    ("direction", "B"), ("pad", "3s"),
+)  # fmt: skip
 CGROUP_EVENT: Final = _layout(
     "nsp_cgroup_event",
     *_HEADER,
@@ -135,7 +150,7 @@ CGROUP_EVENT: Final = _layout(
 
 LAYOUTS: Final = (
     HEADER, EXEC_EVENT, FORK_EVENT, EXIT_EVENT, FLOW_EVENT, CLOSE_EVENT, DNS_EVENT, DNS_RECORD,
-    DNS_ANSWER_EVENT, CGROUP_EVENT,
+    DNS_ANSWER_EVENT, ARP_EVENT, CGROUP_EVENT,
 )  # fmt: skip
 
 

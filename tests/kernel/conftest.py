@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SMALL_RING_BYTES = 1 << 20
+# Nobody reads it between tests, and every process of the machine writes to it.
+SHARED_RING_BYTES = 16 << 20
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,6 +52,21 @@ def options(cgroup: Cgroup, pin_directory: Path) -> KernelOptions:
         ring_bytes=SMALL_RING_BYTES,
         max_processes=8192,
     )
+
+
+@pytest.fixture(scope="module")
+def shared_kernel() -> Iterator[tuple[Kernel, Cgroup, Path]]:
+    """A started kernel part for tests that leave nothing in it: loading takes most of such a test."""
+    made, directory = make_cgroup(), make_pin_directory()
+    try:
+        options = KernelOptions(
+            pin_directory=directory, cgroup_root=made.path, ring_bytes=SHARED_RING_BYTES, max_processes=8192
+        )
+        with contextlib.closing(Kernel.start(options)) as started:
+            yield started, made, directory
+    finally:
+        remove_pins(directory)
+        made.remove()
 
 
 @pytest.fixture

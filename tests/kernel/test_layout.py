@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sensor.kernel import offsets, policy_state, state
+from sensor.kernel import interface_state, offsets, policy_state, state
 from sensor.kernel.source import source_directory
 from sensor.publish.layout import HEADER, LAYOUTS, Layout
 
@@ -73,6 +73,22 @@ STATE_STRUCTS = {
     "nsp_break_glass": (
         policy_state.BreakGlass.layout,
         ("prefixlen", "protocol", "direction", "port", "address"),
+    ),
+    "nsp_interface_key": (interface_state.InterfaceKey.layout, ("netns", "ifindex")),
+    "nsp_interface": (
+        interface_state.InterfaceValue.layout,
+        (
+            *("workload_cgroup_id", "learn_tokens_ns", "ask_tokens_ns", "ask_spared_ns"),
+            *("subject.netns", "subject.ifindex", "flags", "mac"),
+        ),
+    ),
+    "nsp_binding_key": (
+        interface_state.BindingKey.layout,
+        ("interface.netns", "interface.ifindex", "vlan", "pad", "address"),
+    ),
+    "nsp_binding": (
+        interface_state.BindingValue.layout,
+        ("seen_ns", "asked_ns", "probed_ns", "mac", "flags"),
     ),
     "nsp_policy_counters": (
         policy_state.PolicyCounters.layout,
