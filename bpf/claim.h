@@ -148,21 +148,24 @@ static __always_inline int read_nd(struct __sk_buff *skb, u32 offset, struct nsp
  */
 static __always_inline int read_claim(struct __sk_buff *skb, struct nsp_claim *claim)
 {
-	u8 header[NSP_ETHERNET_HEADER_BYTES + NSP_VLAN_TAG_BYTES] __attribute__((aligned(8)));
+	u8 header[NSP_ETHERNET_HEADER_BYTES] __attribute__((aligned(8)));
+	u8 tag[NSP_VLAN_TAG_BYTES] __attribute__((aligned(8)));
 	u32 offset = NSP_ETHERNET_HEADER_BYTES;
 	u16 type;
 
 	if (bpf_skb_load_bytes(skb, 0, header, sizeof(header)))
 		return NSP_READ_OTHER;
+	__builtin_memcpy(claim->source_mac, &header[NSP_ETHERNET_SOURCE], 6);
 	type = (u16)header[NSP_ETHERNET_TYPE] << 8 | header[NSP_ETHERNET_TYPE + 1];
 	if (skb->vlan_present)
 		claim->vlan = skb->vlan_tci & NSP_VLAN_ID_MASK;
 	if (type == NSP_ETHERTYPE_VLAN || type == NSP_ETHERTYPE_SERVICE_VLAN) {
-		claim->vlan = ((u16)header[14] << 8 | header[15]) & NSP_VLAN_ID_MASK;
-		type = (u16)header[16] << 8 | header[17];
+		if (bpf_skb_load_bytes(skb, offset, tag, sizeof(tag)))
+			return NSP_READ_OTHER;
+		claim->vlan = ((u16)tag[0] << 8 | tag[1]) & NSP_VLAN_ID_MASK;
+		type = (u16)tag[2] << 8 | tag[3];
 		offset += NSP_VLAN_TAG_BYTES;
 	}
-	__builtin_memcpy(claim->source_mac, &header[NSP_ETHERNET_SOURCE], 6);
 	if (type == NSP_ETHERTYPE_ARP)
 		return read_arp(skb, offset, claim);
 	if (type == NSP_ETHERTYPE_IPV6)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import random
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -32,8 +33,6 @@ from tests.support.test_run import ProgramRunner
 from tests.support.wire_lab import ENFORCE, announcement, arp, mapped, raw_mac
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sensor.kernel import Kernel
     from tests.support.kernel_lab import Cgroup
 
@@ -46,6 +45,7 @@ OWN, GATEWAY, OTHER = "10.78.0.10", "10.78.0.1", "10.78.0.20"
 OWN_MAC, GATEWAY_MAC, FORGED = "02:00:00:00:00:0a", "02:00:00:00:00:01", "02:00:00:00:00:66"
 PASSED, DROPPED = 0xFFFFFFFF, 2
 ARP: Final = b"\x08\x06"
+IP: Final = (b"\x08\x00", b"\x86\xdd")
 EVERY = ((1 << 64) - 1,) * 4
 
 
@@ -59,7 +59,7 @@ def maps(shared_kernel: tuple[Kernel, Cgroup, Path]) -> InterfaceMaps:
     kernel.policy.write_policy(SLOT, policy)
     kernel.policy.set_policy_slot(SLOT, SLOT | 1 << 32)
     found = InterfaceMaps.open(Pins(directory))
-    key = InterfaceKey(os.stat("/proc/self/ns/net").st_ino, 1)
+    key = InterfaceKey(Path("/proc/self/ns/net").stat().st_ino, 1)
     flags = INTERFACE_ETHERNET | INTERFACE_WORKLOAD
     found.set_interface(key, InterfaceValue(WORKLOAD, key, flags, raw_mac(OWN_MAC)))
     gateway = BindingValue(BINDING_GATEWAY | BINDING_CONFIRMED, raw_mac(GATEWAY_MAC), 1)
@@ -106,6 +106,8 @@ def mutate(chance: random.Random, frame: bytes) -> bytes:
         data += chance.randbytes(chance.randrange(1, 64))
     elif kind == 2:
         data[12:12] = b"\x81\x00" + chance.randbytes(2)
+    if data[12:14] in IP:  # the test run takes no IP packet without its header
+        data += bytes(max(0, 54 - len(data)))
     return bytes(data)
 
 
@@ -147,11 +149,3 @@ def test_what_is_true_or_no_claim_at_all_passes(ingress: ProgramRunner, egress: 
         for _ in range(300):
             kind = chance.choice((b"\x08\x00", b"\x86\xdd"))
             assert runner.run(raw_mac(OWN_MAC) + raw_mac(FORGED) + kind + b"\x45" + bytes(60)) == PASSED
-
-
-def test_the_cost_of_a_packet_is_told(ingress: ProgramRunner, egress: ProgramRunner) -> None:
-    plain = raw_mac(OWN_MAC) + raw_mac(GATEWAY_MAC) + b"\x08\x00\x45" + bytes(60)
-    claim = arp(1, (GATEWAY, GATEWAY_MAC), (OWN, OWN_MAC))
-    for name, runner in (("ingress", ingress), ("egress", egress)):
-        for what, frame in (("IPv4", plain), ("ARP", claim)):
-            print(f"{name} {what}: {runner.time(frame)} ns")
