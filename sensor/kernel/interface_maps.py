@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sensor.kernel.pins import Pins
 
 # NSP_SETTING_BINDING_AGE_NS of bpf/maps.h.
-_SETTING_BINDING_AGE: Final = 4
+_SETTING_BINDING_AGE: Final = 5
 _NAMES: Final = ("interfaces", "interface_addresses", "bindings", "settings")
 
 
