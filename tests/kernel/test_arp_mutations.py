@@ -106,7 +106,7 @@ def mutate(chance: random.Random, frame: bytes) -> bytes:
         data += chance.randbytes(chance.randrange(1, 64))
     elif kind == 2:
         data[12:12] = b"\x81\x00" + chance.randbytes(2)
-    if data[12:14] in IP:  # the test run takes no IP packet without its header
+    if bytes(data[12:14]) in IP:  # the test run takes no IP packet without its header
         data += bytes(max(0, 54 - len(data)))
     return bytes(data)
 
