@@ -44,6 +44,7 @@ class _Command(IntEnum):
     PROG_LOAD = 5
     OBJ_PIN = 6
     OBJ_GET = 7
+    MAP_GET_FD_BY_ID = 14
     OBJ_GET_INFO_BY_FD = 15
     RAW_TRACEPOINT_OPEN = 17
     MAP_LOOKUP_BATCH = 24
@@ -259,6 +260,11 @@ def map_items(fd: int, info: MapInfo) -> Iterator[tuple[bytes, bytes]]:
                 all_keys[at * info.key_bytes : (at + 1) * info.key_bytes],
                 all_values[at * info.value_bytes : (at + 1) * info.value_bytes],
             )
+
+
+def map_get_fd_by_id(map_id: int) -> int:
+    """Open a map by its id, which is what an array of maps answers with; needs CAP_SYS_ADMIN."""
+    return _call(_Command.MAP_GET_FD_BY_ID, _attr("<III", map_id, 0, 0))
 
 
 def obj_pin(fd: int, path: str) -> None:

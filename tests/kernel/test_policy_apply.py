@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kernel
 
 KILLS = 12
-# enum bpf_cmd
-MAP_GET_FD_BY_ID = 14
 
 
 @contextlib.contextmanager
@@ -44,9 +42,7 @@ def trie_at(kernel: Kernel, kind: str, index: int) -> Iterator[int | None]:
     if value is None:
         yield None
         return
-    attr = bpf._attr("<I", U32.unpack(value)[0])
-    fd = bpf._LIBC.syscall(bpf._NUMBER, MAP_GET_FD_BY_ID, attr, len(attr))
-    assert fd >= 0
+    fd = bpf.map_get_fd_by_id(U32.unpack(value)[0])
     yield fd
     os.close(fd)
 
