@@ -2,7 +2,7 @@
 """Why a flow of a workload passes or does not: which profiles, which rule, which conflict. Pure.
 
 Input: the selections of a workload (workloads.py) and a flow. Output: an :class:`Explanation`, as text or
-as a document. It asks the compiled rules (decide.py), as the kernel does; nothing is read from the profile's text.
+as a document. It asks the compiled rules (decide.py), as the kernel does, and never the profile's own text.
 """
 
 from __future__ import annotations

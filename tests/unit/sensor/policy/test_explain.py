@@ -52,8 +52,10 @@ def test_conflicts_between_profiles_are_told_with_what_holds() -> None:
     found = explained(WEB, profile("none", mode="ALERT", generation=3))
     assert found.conflicts == (
         "default/web says enforce, default/none says alert: the strictest holds, enforce",
-        "default/web allows it, default/none does not (no rule allows its address): "
-        "one that allows is enough",
+        (
+            "default/web allows it, default/none does not (no rule allows its address): "
+            "one that allows is enough"
+        ),
     )
     assert found.verdict
     assert found.verdict.outcome == "allowed"
