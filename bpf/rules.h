@@ -188,6 +188,32 @@ static __always_inline int any_address_passes(u32 flags, u8 family)
 	return (family == 4 ? flags & NSP_RULESET_ANY_IPV4 : flags & NSP_RULESET_ANY_IPV6) != 0;
 }
 
+/* Whether a former version of the rule set learned the address, for a name that is still allowed. */
+static __always_inline int is_learned_before(struct nsp_profile_scratch *ask, u32 previous,
+					     u32 ruleset)
+{
+#pragma unroll
+	for (int i = 0; i < NSP_RULESET_HISTORY; i++) {
+		struct nsp_learned_value *value;
+		struct nsp_ruleset *before;
+
+		if (!previous)
+			return 0;
+		ask->learned.ruleset = previous;
+		value = learned.lookup(&ask->learned);
+		if (value && value->expires_ns > ask->now_ns &&
+		    name_may_be_reached(ruleset, value->name_id)) {
+			ask->name_id = value->name_id;
+			return 1;
+		}
+		before = rulesets.lookup(&previous);
+		if (!before)
+			return 0;
+		previous = before->previous;
+	}
+	return 0;
+}
+
 /*
  * Whether an allowed name was answered with the address; ask->name_id says which. What
  * the rule set's previous version learned counts while the name is still allowed: who
@@ -207,15 +233,7 @@ static __always_inline int is_learned(struct nsp_profile_scratch *ask,
 		ask->name_id = value->name_id;
 		return 1;
 	}
-	if (!rules->previous)
-		return 0;
-	ask->learned.ruleset = rules->previous;
-	value = learned.lookup(&ask->learned);
-	if (!value || value->expires_ns <= ask->now_ns ||
-	    !name_may_be_reached(ruleset, value->name_id))
-		return 0;
-	ask->name_id = value->name_id;
-	return 1;
+	return is_learned_before(ask, rules->previous, ruleset);
 }
 
 /* The first layer of one rule set that stops the flow, or NSP_REASON_NONE. */

@@ -167,6 +167,12 @@ struct nsp_program_key {
 #define NSP_L7_HTTP_RULES 16 /* http_rules decides about requests */
 #define NSP_L7_SNI_RULES 32 /* name_rules (NSP_NAME_SNI) decides about server names */
 
+/*
+ * So many versions back what was learned counts on. A place whose rules are gone may be
+ * kept for it: it has no content then, and leads on.
+ */
+#define NSP_RULESET_HISTORY 3
+
 /* rulesets[index]: the layers of one profile's rules for one program, or for the rest. */
 struct nsp_ruleset {
 	__u64 protocols[2][4]; /* [enum nsp_direction]: bit n: IP protocol n on all its ports */

@@ -14,14 +14,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.addresses import to_mapped
-from sensor.kernel.policy_state import ResolverKey
+from sensor.kernel import bpf_syscall as bpf
+from sensor.kernel.policy_state import LearnedKey, LearnedValue, ResolverKey
+from sensor.kernel.state import U64
+from sensor.policy import layout, names
 from sensor.policy.apply import PolicyTables
 from sensor.policy.decide import decide
 from sensor.policy.layers import Direction, Flow, RuleTries
+from sensor.policy.tables import POLICY_OF_TAG
 from tests.support import flow_actor
 from tests.support.kernel_lab import ROOT, Cgroup
 from tests.support.policies import RuleBook
-from tests.support.profiles import TCP, UDP, networks, profile
+from tests.support.profiles import TCP, UDP, network, networks, profile, rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +39,7 @@ POLICIES = int(os.environ.get("NSP_RANDOM_POLICIES", "30"))
 FLOWS = 20
 RESOLVER = "10.0.0.2"
 SLOT = 900
+NAME_ID, LONG_NS = 77, 1 << 62
 Case = tuple[str, str, int, int]
 # A socket that has sent may be answered; what comes to one that has not must come in.
 WAYS: dict[str, tuple[Direction, int]] = {
@@ -73,15 +78,20 @@ class Actor:
 
 
 @pytest.fixture(scope="module")
-def governed(watch: Watch) -> Iterator[tuple[Actor, PolicyTables]]:
-    pod = Cgroup(watch.cgroup.path / "decided")
-    pod.path.mkdir()
+def pod(watch: Watch) -> Iterator[Cgroup]:
+    made = Cgroup(watch.cgroup.path / "decided")
+    made.path.mkdir()
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="module")
+def governed(watch: Watch, pod: Cgroup) -> Iterator[tuple[Actor, PolicyTables]]:
     watch.kernel.state.set_workload(pod.id, pod.id, SLOT)
     watch.kernel.policy.set_resolver(ResolverKey(pod.id, to_mapped(RESOLVER)))
     actor = Actor(pod)
     yield actor, PolicyTables(watch.kernel.policy)
     actor.close()
-    pod.remove()
 
 
 def cases() -> st.SearchStrategy[Case]:
@@ -98,15 +108,15 @@ def flow_of(case: Case) -> Flow:
     return Flow(direction, protocol, to_mapped(address), port, local_port, to_resolver=address == RESOLVER)
 
 
-def below_payloads(network: dict[str, Any]) -> dict[str, Any]:
+def below_payloads(whole: dict[str, Any]) -> dict[str, Any]:
     """Without l7 but for what is asked: the flows here say nothing that could be judged."""
-    egress, ingress = network["egress"], network["ingress"]
+    egress, ingress = whole["egress"], whole["ingress"]
     asks = egress and egress["l7"] and (egress["names"] or egress["l7"]["dns"] or egress["l7"]["protocols"])
     if egress and asks:
         egress = egress | {"l7": egress["l7"] | {"http": [], "sni": [], "opaque": True}}
     elif egress:
         egress = egress | {"l7": None}
-    return network | {"egress": egress, "ingress": ingress and ingress | {"l7": None}}
+    return whole | {"egress": egress, "ingress": ingress and ingress | {"l7": None}}
 
 
 @settings(
@@ -129,3 +139,34 @@ def test_the_kernel_decides_what_explain_says(
     tries = {content: RuleTries(rules) for content, rules in book.known.items()}
     said = {case: decide(policy, flow_of(case), tries).outcome == "allowed" for case in given_cases}
     assert {case: actor.passes(case) for case in given_cases} == said
+
+
+def learn(watch: Watch, pod: Cgroup, address: str, name: str) -> None:
+    """As if a listed resolver had answered, under the rule set that is in force."""
+    tag = dict(watch.kernel.policy.policy_slots())[SLOT]
+    (ruleset,) = dict(watch.kernel.policy.policies())[tag & POLICY_OF_TAG].grants.rulesets
+    key, maps = names.exact_key(name), watch.kernel._maps
+    bpf.map_update(maps["learned_names"], U64.pack(NAME_ID), layout.name_key(key))
+    value = LearnedValue.layout.pack(LONG_NS, NAME_ID)
+    bpf.map_update(maps["learned"], LearnedKey(pod.id, ruleset, to_mapped(address)).pack(), value)
+
+
+def test_an_address_learned_up_to_three_versions_ago_counts_while_its_name_is_allowed(
+    watch: Watch, pod: Cgroup, governed: tuple[Actor, PolicyTables]
+) -> None:
+    actor, tables = governed
+    book = RuleBook()
+    name, address = "a.example", "10.0.0.1"
+
+    def passes(*allowed: str) -> bool:
+        policy = book.policy(profile(default=network(rules(names=allowed))))
+        assert tables.apply({SLOT: policy}, book) == {}
+        return actor.passes(("tcp-out", address, 80, 0))
+
+    assert not passes(name)
+    learn(watch, pod, address, name)
+    assert passes(name)
+    assert passes(name, "b.example")
+    assert not passes("b.example")
+    assert passes(name, "c.example")
+    assert not passes(name, "d.example")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sensor.policy import layout, limits
+from sensor.policy import layout, limits, tables
 
 BPF = Path(__file__).parents[4] / "bpf"
 HEADERS = "".join((BPF / name).read_text() for name in ("state.h", "maps.h", "events.h"))
@@ -54,6 +54,10 @@ def test_a_limit_is_the_map_s(name: str) -> None:
 
 def test_a_workload_takes_as_many_profiles_as_the_kernel_asks() -> None:
     assert C_NUMBERS["GRANTS"] == limits.MAX_PROFILES_OF_A_WORKLOAD
+
+
+def test_history_is_kept_as_far_back_as_the_kernel_looks() -> None:
+    assert C_NUMBERS["RULESET_HISTORY"] == tables.MAX_HISTORY
 
 
 def test_keys_fill_the_structs() -> None:
