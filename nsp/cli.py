@@ -69,6 +69,12 @@ def broker(context: typer.Context) -> None:
     become("nsp.embedded_broker", context.args)
 
 
+@app.command("explain", context_settings=_HANDED_OVER, add_help_option=False)
+def explain(context: typer.Context) -> None:
+    """Say which profiles a workload has, what would happen to a flow of it, and which rule decides."""
+    become("nsp.explain", context.args)
+
+
 @app.command("version")
 def version(*, short: Annotated[bool, typer.Option("--short", help="the number alone")] = False) -> None:
     """Print the version."""

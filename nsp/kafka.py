@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Brokers = Annotated[
     str, typer.Option("--brokers", envvar="NSP_BROKERS", help="host:port[,host:port...] of Kafka")
 ]
+BrokersIfAny = Annotated[
+    str, typer.Option("--brokers", envvar="NSP_BROKERS", help="host:port[,host:port...] of Kafka, if any")
+]
 KafkaOptions = Annotated[
     list[str] | None,
     typer.Option("--kafka-option", help="librdkafka setting as name=value, e.g. for TLS; repeatable"),

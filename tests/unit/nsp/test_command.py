@@ -42,6 +42,8 @@ def nsp(*arguments: str, cwd: Path = ROOT, stdin: str = "") -> subprocess.Comple
         (["tail", "nsp.alerts", "--brokers", NOBODY_LISTENS, "--kafka-option", "x"], 2, "name=value"),
         (["inventory", "publish", "absent.yaml", "--brokers", NOBODY_LISTENS], 1, "absent.yaml"),
         (["config", "check", "absent.yaml"], 1, "absent.yaml"),
+        (["explain", "host", "--profiles", "absent"], 1, "absent is no folder"),
+        (["explain", "host"], 2, "--profiles"),
         (["quarantine", "nonsense", "--node", "n", "--key", "k", "--brokers", NOBODY_LISTENS], 2, "subject"),
         (
             ["release", "workload/w", "--node", "n", "--key", "absent.pem", "--brokers", NOBODY_LISTENS],

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``nsp explain``: which profiles a workload has, and what would happen to a flow of it, and why.
+
+Input: profiles and pods, from Kafka as the sensors and stream apps have them, or from files. They are
+compiled here with the sensor's own code and asked as the kernel would ask them. Nothing is sent and nothing
+resolved: a name in --to stands for the addresses a listed resolver answers it with.
+
+A process of its own (cli.py becomes it), because it imports the sensor's code when it starts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+
+import typer
+import yaml
+
+from nsp.errors import MISUSED, CommandError
+from nsp.explain_flow import Asked, flows_of
+from nsp.inventory import load_pods
+from nsp.kafka import BrokersIfAny, Cluster, KafkaOptions
+from schemas.codec import decode_as
+from schemas.errors import SchemaError
+from schemas.profile.selector import selects_node, selects_pod
+from schemas.topics import PODS
+from sensor.policy.errors import PolicyRefused
+from sensor.policy.explain import Explanation, explain
+from sensor.policy.profile import Program, compile_profile
+from sensor.policy.workloads import Profiles
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sensor.policy.policy import Selection
+
+PROFILES_TOPIC: Final = "nsp.profiles"
+PROFILE_RECORD: Final = "SecurityProfile"
+_HOSTNAME: Final = "kubernetes.io/hostname"
+
+
+@dataclass(frozen=True, slots=True)
+class _Workload:
+    """As sensor.policy.workloads.Governed."""
+
+    id: str
+    kind: str
+    cgroup_path: str = ""
+    unit: str | None = None
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command("explain")
+def explain_workload(  # noqa: PLR0913, PLR0917 - each is an option of the command line
+    workload: Annotated[
+        str,
+        typer.Argument(help="namespace/pod, pod UID, unit, /cgroup/path, or host: its other processes"),
+    ],
+    brokers: BrokersIfAny = "",
+    process: Annotated[str, typer.Option("--process", help="path of the executable, in its container")] = "",
+    script: Annotated[str, typer.Option("--script", help="path of the script it interprets")] = "",
+    to: Annotated[str, typer.Option("--to", help="HOST:PORT it connects or sends to")] = "",
+    source: Annotated[str, typer.Option("--from", help="ADDRESS somebody connects or sends from")] = "",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="local port, with --from")] = 0,
+    protocol: Annotated[str, typer.Option("--protocol", help="tcp, udp, icmp, ... or a number")] = "tcp",
+    profiles: Annotated[
+        Path | None,
+        typer.Option("--profiles", help="folder of profile records, instead of Kafka"),
+    ] = None,
+    pods: Annotated[
+        Path | None, typer.Option("--pods", help="file of pods, as for `nsp inventory publish`")
+    ] = None,
+    node: Annotated[str, typer.Option("--node", help="node of a host service")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+    kafka_option: KafkaOptions = None,
+) -> None:
+    """Say which profiles a workload has, what would happen to a flow, and which rule decides."""
+    cluster = Cluster(brokers, kafka_option) if brokers else None
+    if cluster is None and profiles is None:
+        raise CommandError("neither --brokers nor --profiles is given", exit_code=MISUSED)
+    records = list(_files(profiles) if profiles else _published(cluster, PROFILES_TOPIC, PROFILE_RECORD))
+    if pods:
+        known = load_pods(str(pods), _text(pods))
+    else:
+        known = {each["uid"]: each for each in _published(cluster, PODS.name, PODS.value)}
+    program = Program(process, script) if process else None
+    flows = flows_of(to, source, port, protocol)
+    try:
+        name, selections = _selections(workload, records, known, node)
+        for asked in flows or [Asked("", None)]:
+            found = explain(name, selections, asked.flow, program, time.time_ns())
+            _show(asked, found, as_json=as_json)
+    except PolicyRefused as refusal:
+        raise CommandError(str(refusal)) from refusal
+
+
+def _show(asked: Asked, found: Explanation, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"question": asked.question, **found.document()}))
+        return
+    if asked.question:
+        print(f"{asked.question}:")
+    for line in found.lines():
+        print(line)
+
+
+def _selections(
+    workload: str, records: list[dict[str, Any]], pods: dict[str, dict[str, Any]], node: str
+) -> tuple[str, list[Selection]]:
+    """The workload's full name, and the profiles that have to do with it."""
+    pod = _pod(workload, pods)
+    if pod:
+        selecting = [each for each in records if selects_pod(each, pod["namespace"], pod["labels"])]
+    else:
+        # Without a node, whatever some node has.
+        selecting = [
+            each
+            for each in records
+            if each["scope"] == "NODE" and (not node or selects_node(each, {_HOSTNAME: node}))
+        ]
+    profiles = Profiles(node, "allow")
+    for record in selecting:
+        profiles.put(compile_profile(record))
+    if pod:
+        profiles.select(pod["uid"], profiles.keys())
+        return f"{pod['namespace']}/{pod['name']}", profiles.selections(_Workload(pod["uid"], "POD"))
+    return workload, profiles.selections(_host_workload(workload))
+
+
+def _pod(workload: str, pods: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    if workload in pods:
+        return pods[workload]
+    found = [pod for pod in pods.values() if f"{pod['namespace']}/{pod['name']}" == workload]
+    if found:
+        return found[-1]
+    if workload != "host" and not workload.startswith("/") and "." not in workload:
+        raise CommandError(
+            f"no pod {workload} is known",
+            "name it namespace/pod or by its UID; `nsp tail nsp.pods` shows them",
+        )
+    return None
+
+
+def _host_workload(workload: str) -> _Workload:
+    if workload == "host":
+        return _Workload("host", "HOST", "/")
+    if workload.startswith("/"):
+        return _Workload(workload, "HOST_SERVICE", workload)
+    return _Workload(workload, "HOST_SERVICE", f"/system.slice/{workload}", workload)
+
+
+def _published(cluster: Cluster | None, topic: str, record: str) -> Iterator[dict[str, Any]]:
+    """The newest value of each key of a compacted topic; nothing without a cluster."""
+    if cluster is None:
+        return
+    newest: dict[bytes, bytes | None] = {}
+    for message in cluster.read_all(topic, range(cluster.partitions_of(topic))):
+        newest[message.key()] = message.value()
+    for key, value in newest.items():
+        if value is not None:
+            try:
+                yield decode_as(record, value)
+            except SchemaError as error:
+                shown = key.decode(errors="replace") if key else "without a key"
+                sys.stderr.write(f"nsp: {topic} {shown} is left out: {error}\n")
+
+
+def _files(folder: Path) -> Iterator[dict[str, Any]]:
+    """Profile records of a folder."""
+    if not folder.is_dir():
+        raise CommandError(f"{folder} is no folder")
+    for file in sorted(each for each in folder.iterdir() if each.suffix in {".json", ".yaml", ".yml"}):
+        try:
+            content = yaml.safe_load(_text(file))
+        except yaml.YAMLError as error:
+            raise CommandError(f"{file} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
+        for record in content if isinstance(content, list) else [content]:
+            if not isinstance(record, dict) or not {"scope", "pod_selector", "processes"} <= record.keys():
+                raise CommandError(f"{file}: a profile record is expected, as it is on {PROFILES_TOPIC}")
+            yield record
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise CommandError(f"{file}: {reason}") from error
+
+
+def main() -> NoReturn:
+    """Run the command line and exit, as cli.py does."""
+    try:
+        app(prog_name="nsp explain")
+    except CommandError as error:
+        print(f"nsp: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``nsp explain`` on files, as a person runs it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from nsp.errors import CommandError
+from nsp.explain import app
+from tests.support.profiles import TCP, network, process, profile, rules, service
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+POD = {
+    "uid": "6f3c1d2e-0000-4000-8000-000000000001",
+    "namespace": "shop",
+    "name": "web-1",
+    "labels": {"app": "web"},
+    "node": "n1",
+    "ips": [],
+    "containers": [],
+}
+SELECTOR = {"match_labels": {"app": "web"}, "match_expressions": []}
+WEB = profile(
+    namespace="shop",
+    pod_selector=SELECTOR,
+    default=network(
+        rules("10.0.0.0/8", names=("*.example.com",), ports=((TCP, 443, 443),)),
+        rules("10.0.0.0/8", ports=((TCP, 8080, 8080),)),
+    ),
+    processes=[process("/usr/bin/curl")],
+)
+SSH = profile("ssh", namespace="host", scope="NODE", services=[service(unit="ssh.service")])
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    folder = tmp_path / "profiles"
+    folder.mkdir()
+    (folder / "all.json").write_text(json.dumps([WEB, SSH, profile("other", namespace="other")]))
+    pods = tmp_path / "pods.json"
+    pods.write_text(
+        json.dumps({"pods": [POD | dict.fromkeys(("owner_kind", "owner_name", "service_account"))]})
+    )
+    return ["--profiles", str(folder), "--pods", str(pods)]
+
+
+def explained(files: list[str], *arguments: str) -> list[dict[str, Any]]:
+    done = CliRunner().invoke(app, [*arguments, *files, "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return [json.loads(line) for line in done.output.splitlines()]
+
+
+def outcomes(files: list[str], *arguments: str) -> list[str]:
+    return [each["verdict"]["outcome"] for each in explained(files, *arguments)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["shop/web-1", "--to", "10.1.2.3:443"], ["allowed"]),
+        (["shop/web-1", "--to", "10.1.2.3:80"], ["refused"]),
+        (["shop/web-1", "--to", "www.example.com:443"], ["allowed", "allowed"]),
+        (["shop/web-1", "--to", "example.org:443"], ["refused", "refused"]),
+        (["shop/web-1", "--to", "[2001:db8::1]:443"], ["refused"]),
+        (["shop/web-1", "--to", "10.1.2.3:443", "--protocol", "udp"], ["refused"]),
+        (["shop/web-1", "--to", "10.1.2.3:443", "--process", "/usr/bin/curl"], ["refused"]),
+        (["shop/web-1", "--from", "10.1.2.3", "--port", "8080"], ["allowed"]),
+        ([str(POD["uid"]), "--from", "192.0.2.1", "--port", "8080"], ["refused"]),
+        (["ssh.service", "--from", "10.1.2.3", "--port", "22"], ["refused"]),
+        (["nginx.service", "--from", "10.1.2.3", "--port", "22"], ["allowed"]),
+        (["/system.slice/ssh.service", "--to", "10.1.2.3:1"], ["allowed"]),
+        (["host", "--to", "10.1.2.3:443"], ["allowed"]),
+    ],
+)
+def test_a_flow_is_answered_as_the_rules_of_its_workload_say(
+    files: list[str], arguments: list[str], expected: list[str]
+) -> None:
+    assert outcomes(files, *arguments) == expected
+
+
+def test_without_a_flow_the_profiles_are_shown(files: list[str]) -> None:
+    (document,) = explained(files, "shop/web-1")
+    assert [each["profile"] for each in document["profiles"]] == ["shop/web"]
+    assert document["verdict"] is None
+
+
+def test_text_names_the_rule(files: list[str]) -> None:
+    done = CliRunner().invoke(app, ["shop/web-1", "--to", "10.1.2.3:443", *files])
+    assert done.output.splitlines()[0] == "tcp to 10.1.2.3:443:"
+    assert done.output.splitlines()[-1] == "allowed by shop/web"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["shop/gone"], "no pod shop/gone is known"),
+        (["shop/web-1", "--to", "10.1.2.3"], "is not HOST:PORT"),
+        (["shop/web-1", "--to", "10.1.2.3:99999"], "is not HOST:PORT"),
+        (["shop/web-1", "--from", "nonsense"], "--from"),
+        (["shop/web-1", "--port", "22"], "--from, which is not given"),
+        (["shop/web-1", "--to", "10.1.2.3:1", "--protocol", "tpc"], "--protocol tpc"),
+    ],
+)
+def test_what_is_not_understood_is_said(files: list[str], arguments: list[str], said: str) -> None:
+    with pytest.raises(CommandError, match=said):
+        CliRunner().invoke(app, [*arguments, *files], catch_exceptions=False)
+
+
+def test_profiles_that_are_none_are_named(files: list[str], tmp_path: Path) -> None:
+    (tmp_path / "profiles" / "wrong.yaml").write_text("kind: Something\n")
+    with pytest.raises(CommandError, match=r"wrong\.yaml: a profile record is expected"):
+        CliRunner().invoke(app, ["host", *files], catch_exceptions=False)
+
+
+def test_some_source_of_profiles_is_needed() -> None:
+    with pytest.raises(CommandError, match="neither --brokers nor --profiles"):
+        CliRunner().invoke(app, ["host"], catch_exceptions=False, env={"NSP_BROKERS": ""})
