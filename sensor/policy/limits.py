@@ -16,6 +16,8 @@ MAX_POLICIES: Final = 4096
 MAX_POLICY_SLOTS: Final = 4096
 MAX_PROGRAMS: Final = 4096
 MAX_PROGRAM_RULES: Final = 16384
+# NSP_MAX_WORKLOADS: the names cgroups may have before they are there, seven for each pod that is to come.
+MAX_EXPECTED_WORKLOADS: Final = 16384
 
 # Rules of one program: a name costs the kernel about 1 KB, so this is 250 MB, the most a node should give to
 # one program; and it takes the sensor about two seconds to write them.

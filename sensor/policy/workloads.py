@@ -119,6 +119,10 @@ class Profiles:
         ends = [each.expires_at_ns for each in self._profiles.values()]
         return min((end for end in ends if end > now_ns), default=None)
 
+    def fallback(self, subject: str) -> Policy | None:
+        """The policy of a workload that cannot have its own and has none: a pod is as good as unknown."""
+        return self._unknown if subject in self._selected else None
+
     def rule_sets(self, contents: Collection[bytes]) -> Iterator[RuleSet]:
         """Compile rule sets again, one after the other, each once."""
         left = set(contents)

@@ -40,6 +40,7 @@ class FakePolicyMaps:
         self.ids: dict[bytes, int] = {}
         self.rules: dict[ProgramKey, GrantsValue] = {}
         self.learned_addresses: dict[LearnedKey, object] = {}
+        self.expected: dict[str, int] = {}
         self.identified = 0
         self.log: list[str] = []
         self.break_after: int | None = None
@@ -47,7 +48,16 @@ class FakePolicyMaps:
     def after_a_crash(self) -> FakePolicyMaps:
         """A copy of what is in the kernel, without what the process still held."""
         copy = FakePolicyMaps()
-        for name in ("slots", "policy_array", "ruleset_array", "tries", "ids", "rules", "learned_addresses"):
+        for name in (
+            "slots",
+            "policy_array",
+            "ruleset_array",
+            "tries",
+            "ids",
+            "rules",
+            "learned_addresses",
+            "expected",
+        ):
             setattr(copy, name, dict(getattr(self, name)))
         return copy
 
@@ -126,6 +136,17 @@ class FakePolicyMaps:
     def drop_learned(self, key: LearnedKey) -> bool:
         self._write("drop_learned")
         return self.learned_addresses.pop(key, None) is not None
+
+    def set_expected_workload(self, cgroup_name: str, slot: int) -> None:
+        self._write("set_expected_workload")
+        self.expected[cgroup_name] = slot
+
+    def expected_workloads(self) -> Iterator[tuple[str, int]]:
+        yield from list(self.expected.items())
+
+    def drop_expected_workload(self, cgroup_name: str) -> bool:
+        self._write("drop_expected_workload")
+        return self.expected.pop(cgroup_name, None) is not None
 
     def _write(self, name: str) -> None:
         if self.break_after == 0:

@@ -52,6 +52,10 @@ def test_a_limit_is_the_map_s(name: str) -> None:
     assert getattr(limits, name) == C_NUMBERS[name]
 
 
+def test_as_many_names_are_waited_for_as_the_map_takes() -> None:
+    assert C_NUMBERS["MAX_WORKLOADS"] == limits.MAX_EXPECTED_WORKLOADS
+
+
 def test_a_workload_takes_as_many_profiles_as_the_kernel_asks() -> None:
     assert C_NUMBERS["GRANTS"] == limits.MAX_PROFILES_OF_A_WORKLOAD
 
