@@ -9,6 +9,7 @@ restarts the sensor gets everything that was not acknowledged.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +19,14 @@ import structlog
 from schemas.topics import EVENTS
 from sensor import memory
 from sensor.enforce.agent import EnforcementAgent
+from sensor.enforce.clock import SystemClock
+from sensor.errors import SettingsError
 from sensor.kernel.runtime import Kernel, KernelOptions
+from sensor.policy.errors import PolicyRefused
+from sensor.policy.layout import SLOT_UNKNOWN
+from sensor.policy.node import NodePolicies, NodeSettings
+from sensor.policy.protection import protected
+from sensor.policy.resolvers import node_resolvers
 from sensor.publish.batch import BatchBuilder
 from sensor.publish.identity import node_identity
 from sensor.publish.lineage import ProcessTable
@@ -31,6 +39,7 @@ from sensor.workload.table import WorkloadTable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sensor.policy.safety import Protected
     from sensor.settings import Settings
 
 # Within what Kubernetes gives a pod to end (30 s). What is not acknowledged by then waits in the ring.
@@ -41,6 +50,7 @@ STALLED_S: Final = 5.0
 UNACKNOWLEDGED_S: Final = 30.0
 # A cgroup whose creation was lost is looked for by walking the tree, which costs 10 ms a thousand cgroups.
 _WALK_EVERY_S: Final = 5.0
+_SECOND_NS: Final = 1_000_000_000
 
 _log = structlog.get_logger(__name__)
 
@@ -72,7 +82,9 @@ class Agent:
             kafka_client(config), EVENTS.name, settings.node, self._pipeline.acknowledged, self._losses
         )
         self._pipeline.producer = self._producer
-        self._enforcement = EnforcementAgent(kernel, self._workloads, settings, self.notices)
+        self._settings = settings
+        self._policies = NodePolicies(node_settings(settings), kernel.policy, self._workloads, SystemClock())
+        self._enforcement = EnforcementAgent(kernel, self._workloads, settings, self.notices, self._policies)
         self._stopping = False
         self._walk_at = 0.0
         self._tidy_at = time.monotonic() + memory.TIDY_EVERY_S
@@ -88,11 +100,20 @@ class Agent:
             Batches the broker had not acknowledged at the end.
         """
         cgroups = self._workloads.walk(self._kernel.cgroup_root)
+        guarded = self._workloads.guard(SLOT_UNKNOWN, self._settings.guard_cgroups)
         processes = self._pipeline.prepare()
+        self._spare_myself()
+        self._policies.start()
         kind = "ADOPTED" if self._kernel.adopted else "STARTED"
         resumed = self._pipeline.resumed.batch_sequence
         self.notices.notice(kind, "", f"{processes} processes, {cgroups} cgroups, after batch {resumed}")
-        _log.info(kind.lower(), processes=processes, cgroups=cgroups, resumed_after_batch=resumed)
+        _log.info(
+            kind.lower(),
+            processes=processes,
+            cgroups=cgroups,
+            guarded_cgroups=guarded,
+            resumed_after_batch=resumed,
+        )
         self._enforcement.start()
         memory.settle()
         try:
@@ -103,6 +124,16 @@ class Agent:
             self._producer.close()
         _log.info("stopped", unacknowledged_batches=left)
         return left
+
+    def _spare_myself(self) -> None:
+        """No profile may cut the sensor off from its broker; those that ran before are gone."""
+        tgid = os.getpid()
+        known = self._kernel.state.process(tgid)
+        for earlier, _ in list(self._kernel.policy.exempt()):
+            if earlier != tgid:
+                self._kernel.policy.drop_exempt(earlier)
+        if known is not None:
+            self._kernel.policy.set_exempt(tgid, known.start_ns)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -118,6 +149,7 @@ class Agent:
         return {
             "produce": self._producer.counters,
             "enforce": dict(self._enforcement.counters),
+            "policy": dict(self._policies.counters),
             "enforce_refused": {_word(each): n for each, n in dict(self._enforcement.refused).items()},
         }
 
@@ -138,6 +170,7 @@ class Agent:
             "lineage_processes": len(self._processes),
             "workload_cgroups": len(self._workloads),
             "enforce_in_force": self._enforcement.in_force,
+            **{f"policy_{name}": count for name, count in self._policies.usage().items()},
             "kernel_events_attempted": sum(self._kernel.sequences()),
         }
 
@@ -171,6 +204,25 @@ def kernel_options(settings: Settings) -> KernelOptions:
         cgroup_root=settings.cgroup_root,
         ring_bytes=settings.ring_bytes,
     )
+
+
+def node_settings(settings: Settings) -> NodeSettings:
+    """The part of the settings that profiles need."""
+    return NodeSettings(
+        node=settings.node,
+        unknown_workload=settings.unknown_workload,
+        resolvers=settings.resolvers or node_resolvers(),
+        learned_floor_ns=settings.learned_floor_s * _SECOND_NS,
+        learned_grace_ns=settings.learned_grace_s * _SECOND_NS,
+        protected=_protected(settings),
+    )
+
+
+def _protected(settings: Settings) -> Protected:
+    try:
+        return protected(settings.brokers, settings.break_glass)
+    except PolicyRefused as refusal:
+        raise SettingsError("break-glass", refusal.message, refusal.cure) from refusal
 
 
 def run_sensor(settings: Settings) -> int:

@@ -10,6 +10,7 @@ process more memory than its Kafka client.
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import re
 import socket
 from dataclasses import dataclass, field
@@ -50,6 +51,13 @@ class Settings:
         compression: Of the Kafka record batches.
         metrics_address: ``host:port`` of ``/metrics`` and ``/healthz``; None serves neither.
         enforcement_public_keys: PEM files; without any, no enforcement is obeyed.
+        unknown_workload: What holds for a pod nobody has spoken of yet: ``allow``, ``alert`` or ``deny``.
+        guard_cgroups: Under the cgroup v2 mount: what appears there is a workload, unknown at first; none:
+            where Kubernetes has its pods.
+        resolvers: DNS servers that are believed; none: those of the node's resolv.conf.
+        break_glass: Flows no profile may cut, as sensor/policy/safety.py writes them.
+        learned_floor_s: How long an answered address counts at least,
+        learned_grace_s: and how long beyond its TTL.
         kafka_options: Further librdkafka settings (TLS), for every client of this process.
         log_format: ``json`` or ``console``.
         log_level: ``debug``, ``info``, ``warning`` or ``error``.
@@ -65,12 +73,19 @@ class Settings:
     compression: str = "lz4"
     metrics_address: tuple[str, int] | None = ("127.0.0.1", 9477)
     enforcement_public_keys: tuple[Path, ...] = ()
+    unknown_workload: str = "allow"
+    guard_cgroups: tuple[str, ...] = ()
+    resolvers: tuple[str, ...] = ()
+    break_glass: tuple[str, ...] = ()
+    learned_floor_s: int = 30
+    learned_grace_s: int = 60
     kafka_options: Mapping[str, str] = field(default_factory=dict)
     log_format: str = "json"
     log_level: str = "info"
 
     def __post_init__(self) -> None:
         _check(self)
+        _check_profiles(self)
 
 
 def _check(settings: Settings) -> None:
@@ -83,6 +98,8 @@ def _check(settings: Settings) -> None:
     _check_range("ring-bytes", settings.ring_bytes, MIN_RING_BYTES, MAX_RING_BYTES)
     if settings.ring_bytes & (settings.ring_bytes - 1):
         raise SettingsError("ring-bytes", str(settings.ring_bytes), "a power of two")
+    _check_range("learned-floor-s", settings.learned_floor_s, 1, 86_400)
+    _check_range("learned-grace-s", settings.learned_grace_s, 0, 86_400)
     if settings.compression not in _COMPRESSIONS:
         raise SettingsError("compression", settings.compression, f"one of {', '.join(_COMPRESSIONS)}")
     for path in settings.enforcement_public_keys:
@@ -91,6 +108,16 @@ def _check(settings: Settings) -> None:
     for name in settings.kafka_options:
         if name in _RESERVED_OPTIONS:
             raise SettingsError("kafka-option", name, "leave it out: exactness of the events rests on it")
+
+
+def _check_profiles(settings: Settings) -> None:
+    _check_range("learned-floor-s", settings.learned_floor_s, 1, 86_400)
+    _check_range("learned-grace-s", settings.learned_grace_s, 0, 86_400)
+    for path in settings.guard_cgroups:
+        if not path.startswith("/"):
+            raise SettingsError(
+                "guard-cgroup", path, "a path under the cgroup v2 mount, with a leading slash"
+            )
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
@@ -164,6 +191,15 @@ def _paths(value: object) -> tuple[Path, ...]:
     return tuple(Path(each) for each in _list(value))
 
 
+def _addresses(value: object) -> tuple[str, ...]:
+    for each in _list(value):
+        try:
+            ipaddress.ip_address(each)
+        except ValueError as error:
+            raise ValueError("an IPv4 or IPv6 address") from error
+    return tuple(_list(value))
+
+
 def _list(value: object) -> list[str]:
     return [str(each) for each in value] if isinstance(value, list) else [str(value)]
 
@@ -189,12 +225,23 @@ _FLAGS: Final[dict[str, str]] = {
     "compression": f"one of {', '.join(_COMPRESSIONS)} (default: lz4)",
     "metrics_address": "host:port of /metrics and /healthz, or none (default: 127.0.0.1:9477)",
     "enforcement_public_key": "PEM file of a key that may sign enforcement; repeatable",
+    "unknown_workload": "for pods nobody has spoken of yet: allow, alert or deny (default: allow)",
+    "guard_cgroup": "cgroup below which workloads appear (default: Kubernetes' pods); repeatable",
+    "resolver": "DNS server whose answers are believed (default: the node's resolv.conf); repeatable",
+    "break_glass": "flow no profile may cut, e.g. 'tcp:10.0.0.0/8:22 in ssh.service'; repeatable",
+    "learned_floor_s": "seconds an answered address counts at least (default: 30)",
+    "learned_grace_s": "seconds it counts beyond its TTL (default: 60)",
     "kafka_option": "librdkafka setting as name=value, e.g. for TLS; repeatable",
     "log_format": "json or console (default: json)",
     "log_level": "debug, info, warning or error (default: info)",
 }
-_REPEATABLE: Final = ("enforcement_public_key", "kafka_option")
-_FIELDS: Final = {"enforcement_public_key": "enforcement_public_keys", "kafka_option": "kafka_options"}
+_REPEATABLE: Final = ("enforcement_public_key", "guard_cgroup", "resolver", "break_glass", "kafka_option")
+_FIELDS: Final = {
+    "enforcement_public_key": "enforcement_public_keys",
+    "guard_cgroup": "guard_cgroups",
+    "resolver": "resolvers",
+    "kafka_option": "kafka_options",
+}
 _CONVERT: Final[dict[str, Callable[[object], object]]] = {
     "cgroup_root": lambda value: Path(str(value)),
     "pin_directory": lambda value: Path(str(value)),
@@ -204,6 +251,12 @@ _CONVERT: Final[dict[str, Callable[[object], object]]] = {
     "metrics_address": _address,
     "enforcement_public_key": _paths,
     "kafka_option": _options,
+    "unknown_workload": _choice("allow", "alert", "deny"),
+    "guard_cgroup": lambda value: tuple(_list(value)),
+    "resolver": _addresses,
+    "break_glass": lambda value: tuple(_list(value)),
+    "learned_floor_s": _whole,
+    "learned_grace_s": _whole,
     "log_format": _choice("json", "console"),
     "log_level": _choice("debug", "info", "warning", "error"),
 }

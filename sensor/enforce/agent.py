@@ -17,8 +17,9 @@ import structlog
 from schemas.signing import VerifyingKeys
 from sensor.enforce.apply import Applier
 from sensor.enforce.clock import Clock, SystemClock
-from sensor.enforce.consumer import IDLE_POLL_SECONDS, POLL_SECONDS, Reader
+from sensor.enforce.consumer import IDLE_POLL_SECONDS, MORE_POLL_SECONDS, POLL_SECONDS, Reader
 from sensor.enforce.controller import Controller
+from sensor.enforce.profiles import ProfileOrders
 from sensor.enforce.status import Reporter
 from sensor.enforce.status_producer import StatusProducer
 from sensor.enforce.verify import Verifier
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sensor.enforce.ports import HasState, Notices, Workloads
+    from sensor.enforce.profiles import ProfileSink
 
 # Well below what a person or a report would notice as late, far above what a tick costs.
 TICK_NS: Final = 100_000_000
@@ -68,6 +70,7 @@ class EnforcementAgent:
         workloads: Which cgroups a workload has.
         settings: The sensor's.
         notices: Where refusals are reported as events; called from this agent's thread.
+        profiles: What enforces profiles; likewise.
         clock: Time; the machine's unless a test brings its own.
 
     Raises:
@@ -80,6 +83,7 @@ class EnforcementAgent:
         workloads: Workloads,
         settings: Settings,
         notices: Notices,
+        profiles: ProfileSink,
         clock: Clock | None = None,
     ) -> None:
         self._node = settings.node
@@ -87,6 +91,7 @@ class EnforcementAgent:
         self._keys = VerifyingKeys.from_files(settings.enforcement_public_keys)
         self._applier = Applier(kernel.state, workloads)
         self._notices = notices
+        self._profiles = profiles
         self._clock: Clock = clock or SystemClock()
         self._boot_id = _BOOT_ID.read_text(encoding="ascii").strip()
         self._controller: Controller | None = None
@@ -95,6 +100,7 @@ class EnforcementAgent:
         self._stopping = threading.Event()
         self._turn = threading.Lock()
         self._tick_at_ns = 0
+        self._messages = 0
         self._log = structlog.get_logger("enforce")
         # The thread's own until there is a controller to count; shared with it from then on.
         self.counters: dict[str, int] = {}
@@ -174,7 +180,11 @@ class EnforcementAgent:
     def _controlled(self, partitions: int, reports: StatusProducer) -> Controller:
         verifier = Verifier(self._keys, self._node, self._boot_id, partitions)
         reporter = Reporter(self._node, self._boot_id)
-        controller = Controller(verifier, self._applier, reporter, reports, self._notices, self._clock)
+        identity = {"node": self._node, "boot_id": self._boot_id}
+        profiles = ProfileOrders(self._profiles, reports, identity, self._clock, self.counters)
+        controller = Controller(
+            verifier, self._applier, reporter, reports, self._notices, self._clock, profiles=profiles
+        )
         controller.counters = self.counters
         controller.refused = self.refused
         return controller
@@ -182,11 +192,17 @@ class EnforcementAgent:
     def _once(self, reader: Reader, controller: Controller) -> None:
         """One message or none, then the tick."""
         wait_s = IDLE_POLL_SECONDS if controller.idle else POLL_SECONDS
+        if controller.profiles.dirty and controller.history_read:
+            wait_s = MORE_POLL_SECONDS
+        before = self._messages
         try:
             if reader.poll(lambda key, value: self._message(controller, key, value), wait_s):
                 with self._turn:
                     controller.history_complete()
                 self._log.info("enforcement is as the topic says", in_force=controller.in_force)
+            elif wait_s == MORE_POLL_SECONDS and self._messages == before:
+                with self._turn:
+                    controller.profiles.carry_out()
         except Exception:  # noqa: BLE001 - top of the loop: a defect in one message must not end the others
             self._count("defect")
             self._log.exception("a message of enforcement could not be handled")
@@ -194,6 +210,7 @@ class EnforcementAgent:
         self.tick()
 
     def _message(self, controller: Controller, key: bytes | None, value: bytes | None) -> None:
+        self._messages += 1
         with self._turn:
             controller.message(key, value)
         if self._reports is not None:

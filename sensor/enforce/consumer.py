@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # Between a look at the clock (expiry, first refusals, retries) and the next, while no message comes.
 POLL_SECONDS: Final = 0.05
 
+# The same while orders about profiles wait: more may be on their way, and all are one change of the maps.
+MORE_POLL_SECONDS: Final = 0.005
+
 # The same while nothing is in force or waits: there is no clock to look at, and a message ends the wait at
 # once. Twenty turns a second cost a quarter of a percent of a core. A stop waits as long.
 IDLE_POLL_SECONDS: Final = 0.5

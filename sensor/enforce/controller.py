@@ -20,15 +20,17 @@ from sensor.enforce.active import Active
 from sensor.enforce.errors import NotAppliedError, Refused
 from sensor.enforce.ledger import Ledger
 from sensor.enforce.notices import Budget
+from sensor.enforce.order import Order
+from sensor.enforce.profile_order import ProfileOrder, WorkloadsOrder
 from sensor.enforce.verify import Tombstone
 
 if TYPE_CHECKING:
     from sensor.enforce.apply import Applier
     from sensor.enforce.clock import Clock
-    from sensor.enforce.order import Order
     from sensor.enforce.ports import Notices, Reports
+    from sensor.enforce.profiles import ProfileOrders
     from sensor.enforce.status import Outcome, Reporter
-    from sensor.enforce.verify import Verifier
+    from sensor.enforce.verify import AnyOrder, Verifier
 
 
 # Entries nobody owns, and generations nobody can replay, are of no hurry.
@@ -49,7 +51,7 @@ class Controller:
     ``counters`` and ``refused`` (by reason) are read by the metrics.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its collaborators, each of them one thing
         self,
         verifier: Verifier,
         applier: Applier,
@@ -57,7 +59,10 @@ class Controller:
         reports: Reports,
         notices: Notices,
         clock: Clock,
+        *,
+        profiles: ProfileOrders,
     ) -> None:
+        self.profiles = profiles
         self._verifier = verifier
         self._applier = applier
         self._reporter = reporter
@@ -83,7 +88,7 @@ class Controller:
     @property
     def idle(self) -> bool:
         """Nothing is in force, nothing is to be tried again: only a message can bring work."""
-        return self.history_read and not self._active and not self._desired
+        return self.history_read and not (self._active or self._desired or self.profiles.active)
 
     def count(self, what: str, by: int = 1) -> None:
         """Add to a counter."""
@@ -93,6 +98,9 @@ class Controller:
         """Take one message of the topic, in its order."""
         try:
             order = self._newest(key, value)
+            if isinstance(order, ProfileOrder | WorkloadsOrder):
+                self.profiles.take(order)
+                return
         except Refused as refusal:
             self._refuse(refusal)
             return
@@ -108,6 +116,7 @@ class Controller:
         self.history_read = True
         self._adopt()
         self._obey_desired()
+        self.profiles.carry_out()
         self._sweep(self._clock.boot_ns())
 
     def _obey_desired(self) -> None:
@@ -123,7 +132,7 @@ class Controller:
             # The orders themselves, and the sweep, will meet the same kernel again and say so.
             self.count("adopt_failed")
 
-    def _newest(self, key: bytes | None, value: bytes | None) -> Order | None:
+    def _newest(self, key: bytes | None, value: bytes | None) -> AnyOrder | None:
         found = self._verifier.read(key, value)
         if found is None:
             self.count("other_node")
@@ -131,6 +140,8 @@ class Controller:
         if isinstance(found, Tombstone):
             self._tombstone(found)
             return None
+        if not isinstance(found, Order):
+            return found
         if self._ledger.admit(found, self._clock.wall_ns()):
             return found
         self.count("repeated")
@@ -145,6 +156,8 @@ class Controller:
             if str(subject) == tombstone.subject and not order.lifts and order.expires_at_ns > now_ns:
                 detail = "a tombstone does not lift an order in force; a signed order does"
                 raise Refused("unsigned", detail, tombstone.subject, order.generation)
+        if self.profiles.holds(tombstone.subject):
+            raise Refused("unsigned", "a tombstone does not remove a profile", tombstone.subject)
         self.count("tombstone")
 
     def _refuse(self, refusal: Refused) -> None:
@@ -226,6 +239,7 @@ class Controller:
             self._tick_one(active, now_ns)
         if now_ns >= self._restamp_at_ns:
             self._restamp(now_ns)
+        self.profiles.tick()
         self._report_first_refusals()
         if now_ns >= self._sweep_at_ns:
             self._sweep(now_ns)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decides whether a message on nsp.enforcement is an order to this sensor.
 
-Input: key and value as Kafka has them. Output: an :class:`~sensor.enforce.order.Order`, or None for
-another node's message. Failure: :class:`~sensor.enforce.errors.Refused` with the reason.
+Input: key and value as Kafka has them. Output: an order, of processes and workloads or about
+profiles, or None for another node's message. Failure: :class:`~sensor.enforce.errors.Refused` with the
+reason.
 
 The order of checks matters. The key comes first, because nodes share partitions and another node's
 orders are no affair of ours. Then the signature over the bytes as they are, before anything decodes
@@ -18,15 +19,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from schemas.codec import decode_as
+from schemas.codec import decode
 from schemas.errors import CodecError, SignatureRefused, SubjectError
 from schemas.partition import partition_for
 from schemas.subject import ProcessSubject, enforcement_key, split_enforcement_key
 from sensor.enforce.errors import Refused
 from sensor.enforce.order import Order, order_from
+from sensor.enforce.profile_order import (
+    ProfileOrder,
+    WorkloadsOrder,
+    profile_order_from,
+    workloads_order_from,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from schemas.signing import VerifyingKeys
+
+AnyOrder = Order | ProfileOrder | WorkloadsOrder
+
+_READ: Final[Mapping[str, Callable[[Mapping[str, object]], AnyOrder]]] = {
+    "Enforcement": order_from,
+    "ProfileOrder": profile_order_from,
+    "NodeWorkloads": workloads_order_from,
+}
 
 # Reports go into logs, notices and a topic; what they quote of a hostile message is cut.
 _QUOTED_CHARACTERS: Final = 200
@@ -62,7 +79,7 @@ class Verifier:
         self._partitions = partitions
         self._partition = partition_for(node.encode(), partitions)
 
-    def read(self, key: bytes | None, value: bytes | None) -> Order | Tombstone | None:
+    def read(self, key: bytes | None, value: bytes | None) -> AnyOrder | Tombstone | None:
         """Judge one message.
 
         Returns:
@@ -92,19 +109,21 @@ class Verifier:
             )
         return order
 
-    def _order(self, value: bytes, subject: str) -> Order:
+    def _order(self, value: bytes, subject: str) -> AnyOrder:
         try:
             payload = self._keys.verify(value)
         except SignatureRefused as error:
             raise Refused(error.reason, error.detail, subject) from error
         try:
-            record = decode_as("Enforcement", payload)
+            name, record = decode(payload)
         except CodecError as error:
             raise Refused("malformed", f"signed, but {error}", subject) from error
+        if name not in _READ:
+            raise Refused("malformed", f"signed, but a {name} is no order", subject)
         if record["node"] != self._node:
             detail = f"signed for node {_quoted(record['node'])}, sent to this one"
             raise Refused("foreign", detail, subject, record["generation"])
-        return order_from(record)
+        return _READ[name](record)
 
 
 def _quoted(text: str) -> str:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from sensor.kernel.policy_state import GrantsValue, LearnedKey, PolicyValue, ProgramKey, RulesetValue
+    from sensor.kernel.policy_state import (
+        BreakGlass,
+        GrantsValue,
+        LearnedKey,
+        PolicyValue,
+        ProgramKey,
+        ResolverKey,
+        RulesetValue,
+    )
     from sensor.policy.layout import TrieKind
     from sensor.policy.rules import RuleSet
 
@@ -72,3 +80,31 @@ class PolicyMaps(Protocol):
 
     def drop_learned(self, key: LearnedKey) -> bool:
         """Forget one."""
+
+
+class NodeMaps(PolicyMaps, Protocol):
+    """What a node's policies need besides."""
+
+    def set_learned_times(self, floor_ns: int, grace_ns: int) -> None:
+        """How long an answered address counts."""
+
+    def set_expected_workload(self, cgroup_name: str, slot: int) -> None:
+        """A cgroup of this name will have this slot."""
+
+    def expected_workloads(self) -> Iterator[tuple[str, int]]:
+        """All names that are waited for."""
+
+    def drop_expected_workload(self, cgroup_name: str) -> bool:
+        """Wait no longer."""
+
+    def set_resolver(self, key: ResolverKey) -> None:
+        """Believe a DNS server."""
+
+    def resolvers(self) -> Iterator[ResolverKey]:
+        """All that are believed."""
+
+    def drop_resolver(self, key: ResolverKey) -> bool:
+        """Believe it no longer."""
+
+    def set_break_glass(self, entry: BreakGlass) -> None:
+        """No profile cuts these flows."""

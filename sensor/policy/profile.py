@@ -74,6 +74,7 @@ class CompiledProfile:
         resolvers: DNS servers it names.
         default: For programs it does not name.
         programs: For those it names.
+        entries: How many map entries its rules take.
         packed: Its rules, compressed.
     """
 
@@ -86,6 +87,7 @@ class CompiledProfile:
     resolvers: tuple[str, ...]
     default: Grant
     programs: Mapping[Program, Grant]
+    entries: int
     packed: bytes
 
     def expired(self, now_ns: int) -> bool:
@@ -155,6 +157,7 @@ def _compiled(key: str, record: Mapping[str, Any]) -> CompiledProfile:
         tuple(record["resolvers"]),
         default,
         programs,
+        total,
         zlib.compress(json.dumps(rules, separators=(",", ":")).encode(), _COMPRESSION),
     )
 

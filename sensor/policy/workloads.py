@@ -106,6 +106,10 @@ class Profiles:
         """A pod is gone."""
         self._selected.pop(pod, None)
 
+    def selected_pods(self) -> frozenset[str]:
+        """The pods that are known."""
+        return frozenset(self._selected)
+
     def get(self, key: str) -> CompiledProfile | None:
         """One profile."""
         return self._profiles.get(key)

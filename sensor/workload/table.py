@@ -17,13 +17,14 @@ import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from sensor.kernel.errors import KernelError
 from sensor.workload.paths import WorkloadKind, identify, workload_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
 # As NSP_MAX_WORKLOADS in bpf/maps.h: a cgroup that the kernel cannot hold is of no use here either.
@@ -35,8 +36,11 @@ MAX_REMOVED: Final = 512
 class WorkloadMap(Protocol):
     """The part of the kernel's state this table writes (sensor/kernel/state.py)."""
 
-    def set_workload(self, cgroup_id: int, workload_cgroup_id: int) -> None:
-        """Say whose cgroup it is."""
+    def set_workload(self, cgroup_id: int, workload_cgroup_id: int, policy_slot: int | None = None) -> None:
+        """Say whose cgroup it is, and its slot; None: the one it has."""
+
+    def policy_slot_of(self, cgroup_id: int) -> int:
+        """The slot it has."""
 
     def drop_workload(self, cgroup_id: int) -> object:
         """Forget a cgroup."""
@@ -71,7 +75,7 @@ class WorkloadTable:
     """Cgroup id to workload and back.
 
     One thread (the drain) changes it; any may look up. ``changes`` grows whenever a workload's own cgroup
-    appears, so that a waiting enforcement can be tried again. ``counters`` is read by the metrics.
+    appears, or goes, so that a waiting enforcement can be tried again. ``counters`` is read by the metrics.
     """
 
     def __init__(self, node: str, kernel: WorkloadMap) -> None:
@@ -85,6 +89,10 @@ class WorkloadTable:
         self._removed: OrderedDict[int, Workload] = OrderedDict()
         self._roots: dict[str, set[int]] = {}
         self._lock = threading.Lock()
+        # Slots are decided in another thread; what that one says last is what the kernel gets.
+        self._placing = threading.Lock()
+        self._slot_of: Callable[[Workload], int | None] = lambda _: None
+        self._placed: dict[int, int | None] = {}
         # A cgroup was named that is not in the table: its CGROUP_MKDIR was lost, so walk again.
         self.incomplete = False
 
@@ -137,9 +145,56 @@ class WorkloadTable:
             if workload.workload_cgroup_id == workload.cgroup_id:
                 self._roots.setdefault(workload.id, set()).add(workload.cgroup_id)
         if workload.workload_cgroup_id:
-            self._tell(lambda: self._kernel.set_workload(workload.cgroup_id, workload.workload_cgroup_id))
+            with self._placing:
+                self._place(workload)
         if workload.workload_cgroup_id == workload.cgroup_id:
             self.changes += 1
+
+    def _place(self, workload: Workload) -> None:
+        slot = self._slot_of(workload)
+        cgroup_id = workload.cgroup_id
+        self._placed[cgroup_id] = slot
+        self._tell(lambda: self._kernel.set_workload(cgroup_id, workload.workload_cgroup_id, slot))
+
+    def place(self, slot_of: Callable[[Workload], int | None]) -> None:
+        """Give every cgroup of a workload its slot, now and when it appears. Any thread.
+
+        Args:
+            slot_of: The slot of a workload's cgroup; None leaves it the one it inherited.
+        """
+        with self._placing:
+            self._slot_of = slot_of
+            for workload in self.governed():
+                if self._placed.get(workload.cgroup_id) != slot_of(workload):
+                    self._place(workload)
+
+    def governed(self) -> list[Workload]:
+        """Every cgroup that belongs to a workload. Any thread."""
+        with self._lock:
+            return [each for each in self._by_id.values() if each.workload_cgroup_id]
+
+    def slots_held(self) -> list[tuple[Workload, int]]:
+        """Every such cgroup with the slot the kernel has for it."""
+        return [(each, self._kernel.policy_slot_of(each.cgroup_id)) for each in self.governed()]
+
+    def guard(self, slot: int, paths: Collection[str] = ()) -> int:
+        """Give a slot to what is below some cgroups and no workload yet, and to what will be made there.
+
+        Args:
+            slot: Of unknown workloads.
+            paths: Under the cgroup v2 mount; none: where Kubernetes has its pods.
+
+        Returns:
+            How many cgroups got it.
+        """
+        guarded = [
+            each
+            for each in list(self._by_id.values())
+            if not each.workload_cgroup_id and _is_guarded(each.cgroup_path, paths)
+        ]
+        for each in guarded:
+            self._tell(partial(self._kernel.set_workload, each.cgroup_id, 0, slot))
+        return len(guarded)
 
     def removed(self, cgroup_id: int) -> Workload:
         """A cgroup is gone. It is remembered a while for events that come after."""
@@ -158,7 +213,10 @@ class WorkloadTable:
         self._removed[cgroup_id] = workload
         if len(self._removed) > MAX_REMOVED:
             self._removed.popitem(last=False)
-        self._tell(lambda: self._kernel.drop_workload(cgroup_id))
+        with self._placing:
+            self._placed.pop(cgroup_id, None)
+            self._tell(lambda: self._kernel.drop_workload(cgroup_id))
+        self.changes += workload.workload_cgroup_id == cgroup_id
         return workload
 
     def get(self, cgroup_id: int) -> Workload:
@@ -187,6 +245,12 @@ class WorkloadTable:
         except KernelError:
             # The map is full; the batches still name the workload.
             self.counters["kernel_refused"] += 1
+
+
+def _is_guarded(path: str, paths: Collection[str]) -> bool:
+    if not paths:
+        return any("kubepods" in part for part in path.split("/"))
+    return any(path == each or path.startswith(each.rstrip("/") + "/") for each in paths)
 
 
 def _mount_of(directory: Path) -> Path:

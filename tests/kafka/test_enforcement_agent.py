@@ -19,7 +19,7 @@ from schemas.signing import SigningKey
 from schemas.subject import enforcement_key
 from schemas.topics import ENFORCEMENT, ENFORCEMENT_STATUS
 from sensor.enforce.agent import EnforcementAgent
-from tests.support.fake_enforcement import FakeMaps, FakeWorkloads, Recorder
+from tests.support.fake_enforcement import FakeMaps, FakeWorkloads, NoProfiles, Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,7 +65,7 @@ class Node:
             enforcement_public_keys=(self.key_file,),
         )
         kernel = SimpleNamespace(state=self.maps)
-        started = EnforcementAgent(kernel, FakeWorkloads(pod=(7,)), settings, self.recorder)
+        started = EnforcementAgent(kernel, FakeWorkloads(pod=(7,)), settings, self.recorder, NoProfiles())
         started.start()
         try:
             yield started

@@ -22,7 +22,7 @@ from sensor.enforce.clock import SystemClock
 from sensor.enforce.controller import Controller
 from sensor.enforce.status import Reporter
 from sensor.enforce.verify import Verifier
-from tests.support.fake_enforcement import FakeWorkloads, Recorder
+from tests.support.fake_enforcement import FakeWorkloads, Recorder, no_profiles
 from tests.support.kernel_watch import Actor, Watch, boot_ns
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Enforcement:
             self.recorder,
             self.recorder,
             SystemClock(),
+            profiles=no_profiles(self.recorder, SystemClock()),
         )
 
     def process(self, tgid: int) -> str:

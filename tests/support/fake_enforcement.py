@@ -7,11 +7,15 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sensor.enforce.profiles import ProfileOrders, ProfileResult
 from sensor.kernel.errors import KernelError
 from sensor.kernel.state import ANCESTORS, DestinationKey, EnforcementValue, ProcessKey, ProcessValue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+    from sensor.enforce.clock import Clock
+    from sensor.enforce.ports import Reports
 
 Step = tuple[str, object]
 
@@ -200,3 +204,30 @@ class Recorder:
 
     def outcomes(self) -> list[str]:
         return [each["outcome"] for each in self.statuses]
+
+
+class NoProfiles:
+    """A profile sink that has nothing to do."""
+
+    def put(self, record: Mapping[str, Any], workloads: Collection[str]) -> str:
+        """Refuse: no test of these gives it one."""
+        raise AssertionError(f"no profile is expected here: {record['name']} for {len(workloads)} workloads")
+
+    def drop(self, key: str) -> None:
+        """Nothing is there."""
+
+    def known(self, workloads: Collection[str]) -> None:
+        """Nobody asks."""
+
+    def apply(self) -> Mapping[str, ProfileResult]:
+        """Nothing is wanted."""
+        return {}
+
+    def tick(self) -> bool:
+        """Nothing changes."""
+        return False
+
+
+def no_profiles(reports: Reports, clock: Clock) -> ProfileOrders:
+    """Profile orders of a node that gets none."""
+    return ProfileOrders(NoProfiles(), reports, {}, clock, {})

@@ -199,9 +199,15 @@ class FakeWorkloadMap:
 
     def __init__(self) -> None:
         self.entries: dict[int, int] = {}
+        self.slots: dict[int, int] = {}
 
-    def set_workload(self, cgroup_id: int, workload_cgroup_id: int) -> None:
+    def set_workload(self, cgroup_id: int, workload_cgroup_id: int, policy_slot: int | None = None) -> None:
         self.entries[cgroup_id] = workload_cgroup_id
+        if policy_slot is not None:
+            self.slots[cgroup_id] = policy_slot
+
+    def policy_slot_of(self, cgroup_id: int) -> int:
+        return self.slots.get(cgroup_id, 0)
 
     def drop_workload(self, cgroup_id: int) -> bool:
         return self.entries.pop(cgroup_id, None) is not None

@@ -84,8 +84,10 @@ def test_the_walk_finds_inode_numbers_and_drops_what_is_gone(
 
 def test_a_kernel_that_refuses_an_entry_is_counted() -> None:
     class Full(FakeWorkloadMap):
-        def set_workload(self, cgroup_id: int, workload_cgroup_id: int) -> None:
-            raise KernelError(f"the map is full: {cgroup_id} {workload_cgroup_id}")
+        def set_workload(
+            self, cgroup_id: int, workload_cgroup_id: int, policy_slot: int | None = None
+        ) -> None:
+            raise KernelError(f"the map is full: {cgroup_id} {workload_cgroup_id} {policy_slot}")
 
     table = WorkloadTable("n", Full())
     pod_tree(table)
@@ -99,3 +101,27 @@ def test_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     pod_tree(table)
     assert len(table) == 3
     assert table.counters["table_full"] == 2
+
+
+def test_a_cgroup_has_the_slot_of_its_workload_now_and_when_it_appears(tmp_path: Path) -> None:
+    kernel = FakeWorkloadMap()
+    table = WorkloadTable("n", kernel)
+    table.created(7, "/system.slice/a.service")
+    assert kernel.slots == {}  # nobody has said anything: it keeps what it inherited
+    table.place(lambda workload: 5 if workload.unit == "a.service" else None)
+    table.created(8, "/system.slice/a.service/below")
+    table.created(9, "/system.slice/b.service")
+    assert kernel.slots == {7: 5, 8: 5}
+    assert (7, 5) in [(workload.cgroup_id, slot) for workload, slot in table.slots_held()]
+
+
+def test_what_may_become_a_pod_is_guarded_and_no_more() -> None:
+    kernel = FakeWorkloadMap()
+    table = WorkloadTable("n", kernel)
+    for number, path in enumerate(
+        ("/kubepods.slice", "/system.slice", "/kubepods.slice/kubepods-burstable.slice")
+    ):
+        table.created(number + 2, path)
+    table.created(9, f"/kubepods.slice/kubepods-pod{'3f1e7a52_7d0c_4f6e_9a53_0c7de8a4b1f2'}.slice")
+    assert table.guard(1) == 2
+    assert kernel.slots == {2: 1, 4: 1}

@@ -15,7 +15,7 @@ from sensor.enforce.apply import Applier
 from sensor.enforce.controller import Controller
 from sensor.enforce.status import Reporter
 from sensor.enforce.verify import Verifier
-from tests.support.fake_enforcement import FakeMaps, FakeWorkloads, ManualClock, Recorder
+from tests.support.fake_enforcement import FakeMaps, FakeWorkloads, ManualClock, Recorder, no_profiles
 
 NODE = "worker-1"
 BOOT = "6f1d0c52-4a3e-4b5e-9a53-0c7de8a4b1f2"
@@ -51,6 +51,7 @@ class Lab:
             self.recorder,
             self.recorder,
             self.clock,
+            profiles=no_profiles(self.recorder, self.clock),
         )
         self.recorder.statuses.clear()
         self.recorder.notices.clear()

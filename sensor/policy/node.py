@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The profiles of this node, in the kernel: what enforcement hands its orders to.
+
+Input: profiles with the pods they select, the pods the node has, and its cgroups (sensor/workload). Output:
+policies by slot, the slots of cgroups, names of cgroups to come, resolvers. Called from the enforcement
+thread; the table of workloads changes in the drain's and says so by ``changes``.
+
+Failure: a refused profile leaves what was in force; what the kernel has no room for is told by profile and
+tried again. ``counters`` is read by the metrics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from schemas.addresses import to_mapped
+from sensor.enforce.profiles import ProfileResult
+from sensor.kernel.errors import KernelError
+from sensor.kernel.policy_state import BreakGlass, ResolverKey
+from sensor.policy import layout
+from sensor.policy.apply import PolicyTables
+from sensor.policy.errors import NotAppliedError, PolicyRefused
+from sensor.policy.profile import CompiledProfile, compile_profile
+from sensor.policy.safety import Protected, check_profile
+from sensor.policy.workloads import Plan, Profiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from sensor.enforce.clock import Clock
+    from sensor.policy.ports import NodeMaps
+    from sensor.workload.table import Workload
+
+# Freeing waits five seconds anyway; and a second late is early enough.
+_COLLECT_NS: Final = 1_000_000_000
+_DIRECTIONS: Final = {"out": layout.OUT, "in": layout.IN}
+
+
+class Workloads(Protocol):
+    """What is asked of sensor/workload/table.py."""
+
+    @property
+    def changes(self) -> int:
+        """Grows when a workload's cgroup appears or goes."""
+
+    def governed(self) -> list[Workload]:
+        """Every cgroup that belongs to a workload."""
+
+    def slots_held(self) -> list[tuple[Workload, int]]:
+        """The same with the slot the kernel has for each."""
+
+    def place(self, slot_of: Callable[[Workload], int | None]) -> None:
+        """Give every cgroup its slot, now and when it appears; None leaves it what it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """What the operator says of this node.
+
+    Attributes:
+        node: Its name.
+        unknown_workload: ``allow``, ``alert`` or ``deny``.
+        resolvers: DNS servers every workload may believe.
+        learned_floor_ns: How long at least an answered address counts,
+        learned_grace_ns: and how long beyond its TTL.
+        protected: What no profile may cut.
+    """
+
+    node: str
+    unknown_workload: str
+    resolvers: tuple[str, ...]
+    learned_floor_ns: int
+    learned_grace_ns: int
+    protected: Protected
+
+
+class NodePolicies:
+    """Profiles to kernel, on one node."""
+
+    def __init__(self, settings: NodeSettings, maps: NodeMaps, workloads: Workloads, clock: Clock) -> None:
+        self._settings = settings
+        self._maps = maps
+        self._workloads = workloads
+        self._clock = clock
+        self._profiles = Profiles(settings.node, settings.unknown_workload)
+        self._tables = PolicyTables(maps)
+        self._selected: dict[str, frozenset[str]] = {}
+        self._known: frozenset[str] = frozenset()
+        self._seen_changes = -1
+        self._expiry_ns: int | None = None
+        self._collect_at_ns = 0
+        self._expected: dict[str, int] = {}
+        self._resolvers: set[ResolverKey] = set()
+        # Policies an earlier sensor put in force, until somebody speaks of their workload: that nothing on
+        # the topic mentions them any more is no order to lift them.
+        self._adopted: dict[str, int] = {}
+        self._host_spoken_of = False
+        self.counters = self._tables.counters
+
+    def start(self) -> None:
+        """Take over what an earlier sensor left; before the first order.
+
+        Raises:
+            KernelError: The maps cannot be read or written.
+            NotAppliedError: Likewise.
+        """
+        self._maps.set_learned_times(self._settings.learned_floor_ns, self._settings.learned_grace_ns)
+        for entry in self._settings.protected.break_glass:
+            self._maps.set_break_glass(
+                BreakGlass(
+                    entry.protocol, _DIRECTIONS[entry.direction], entry.port, entry.address, entry.bits
+                )
+            )
+        self._tables.adopt()
+        held = self._workloads.slots_held()
+        there = {self._profiles.subject_of(each): slot for each, slot in held if slot > layout.SLOT_UNKNOWN}
+        self._profiles.slots.adopt(there, self._tables.slots())
+        in_force = self._tables.slots()
+        self._adopted = {subject: slot for subject, slot in there.items() if slot in in_force}
+        self._expected = dict(self._maps.expected_workloads())
+        self._resolvers = set(self._maps.resolvers())
+
+    def put(self, record: Mapping[str, Any], workloads: Collection[str]) -> str:
+        """A profile is there, or is another now; returns why it is refused, or an empty text."""
+        try:
+            profile = compile_profile(record)
+            check_profile(profile, self._settings.protected)
+            self._profiles.put(profile)
+        except PolicyRefused as refusal:
+            return str(refusal)
+        self._selected[profile.key] = frozenset(workloads)
+        self._host_spoken_of |= profile.node_scope
+        return ""
+
+    def drop(self, key: str) -> None:
+        """A profile is gone."""
+        self._profiles.drop(key)
+        self._selected.pop(key, None)
+        self._host_spoken_of = True  # it may have been one of scope NODE
+
+    def known(self, workloads: Collection[str]) -> None:
+        """These are the pods the node has."""
+        self._known = frozenset(workloads)
+
+    def apply(self) -> Mapping[str, ProfileResult]:
+        """Bring the kernel to what is wanted; results by profile key."""
+        self._seen_changes = self._workloads.changes
+        wall_ns = self._clock.wall_ns()
+        self._select()
+        plan = self._profiles.plan(self._workloads.governed(), wall_ns, self._clock.boot_ns())
+        self._keep_adopted(plan)
+        failed = self._tables.apply(plan.policies, self._profiles.rule_sets)
+        problem = self._place(plan)
+        self._expiry_ns = self._profiles.next_expiry(wall_ns)
+        return {key: self._result(key, plan, failed, problem) for key in sorted(self._profiles.keys())}
+
+    def _keep_adopted(self, plan: Plan) -> None:
+        pods = self._profiles.selected_pods()
+        for subject in list(self._adopted):
+            if subject in pods or (subject.startswith("host/") and self._host_spoken_of):
+                del self._adopted[subject]
+            elif subject not in plan.slots:
+                del self._adopted[subject]  # the workload is gone
+        for slot in self._adopted.values():
+            plan.policies.pop(slot, None)
+
+    def _select(self) -> None:
+        pods: dict[str, set[str]] = {pod: set() for pod in self._known}
+        for key, selected in self._selected.items():
+            for pod in selected:
+                pods.setdefault(pod, set()).add(key)
+        for pod in self._profiles.selected_pods() - pods.keys():
+            self._profiles.forget(pod)
+        for pod, keys in pods.items():
+            self._profiles.select(pod, keys)
+
+    def _place(self, plan: Plan) -> str:
+        """Slots of cgroups, names that are expected, resolvers; returns what the kernel refused."""
+        try:
+            self._expect(plan.expected)
+            self._believe()
+        except KernelError as error:
+            return str(error)
+        slots = dict(plan.slots)
+        subject_of = self._profiles.subject_of
+        self._workloads.place(lambda workload: slots.get(subject_of(workload)))
+        return ""
+
+    def _expect(self, wanted: Mapping[str, int]) -> None:
+        for name, slot in wanted.items():
+            if self._expected.get(name) != slot:
+                self._maps.set_expected_workload(name, slot)
+                self._expected[name] = slot
+        for name in self._expected.keys() - wanted.keys():
+            self._maps.drop_expected_workload(name)
+            del self._expected[name]
+
+    def _believe(self) -> None:
+        wanted = {ResolverKey(0, to_mapped(address)) for address in self._settings.resolvers}
+        for key, pods in self._selected.items():
+            profile = self._profiles.get(key)
+            if profile and profile.resolvers:
+                for workload in self._workloads.governed():
+                    if workload.id in pods:
+                        wanted |= _resolver_keys(workload.workload_cgroup_id, profile.resolvers)
+        for resolver in wanted - self._resolvers:
+            self._maps.set_resolver(resolver)
+            self._resolvers.add(resolver)
+        for resolver in self._resolvers - wanted:
+            self._maps.drop_resolver(resolver)
+        self._resolvers = wanted
+
+    def _result(
+        self, key: str, plan: Plan, failed: Mapping[int, NotAppliedError], problem: str
+    ) -> ProfileResult:
+        profile = self._profiles.get(key)
+        if profile is None:
+            return ProfileResult()
+        subjects = self._subjects_of(profile, plan)
+        refused = next((str(plan.refused[each]) for each in subjects if each in plan.refused), "")
+        errors = (failed.get(plan.slots.get(each, -1)) for each in subjects)
+        reason = next((str(error) for error in errors if error), problem)
+        return ProfileResult(len(subjects), profile.entries, refused, reason)
+
+    def _subjects_of(self, profile: CompiledProfile, plan: Plan) -> list[str]:
+        if not profile.node_scope:
+            return sorted(self._selected.get(profile.key, frozenset()) & plan.slots.keys())
+        return sorted(
+            {
+                self._profiles.subject_of(each)
+                for each in self._workloads.governed()
+                if any(found.profile is profile for found in self._profiles.selections(each))
+            }
+        )
+
+    def tick(self) -> bool:
+        """Free what is not used any more; True when apply() has something to do."""
+        now_ns = self._clock.boot_ns()
+        if now_ns >= self._collect_at_ns:
+            self._collect_at_ns = now_ns + _COLLECT_NS
+            self._tables.collect(now_ns)
+        expired = self._expiry_ns is not None and self._expiry_ns <= self._clock.wall_ns()
+        return expired or self._workloads.changes != self._seen_changes
+
+    def usage(self) -> Mapping[str, int]:
+        """Entries in the maps, for the metrics."""
+        return self._tables.usage()
+
+
+def _resolver_keys(workload_cgroup_id: int, addresses: Iterable[str]) -> set[ResolverKey]:
+    return {ResolverKey(workload_cgroup_id, to_mapped(address)) for address in addresses}

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this sensor is and whom it talks to, for the check that no profile cuts it off (safety.py).
+
+Input: the settings and /proc/self, read once at start. Output: :class:`~sensor.policy.safety.Protected`.
+Failure: a broker name that does not resolve now protects no address: the kernel spares the sensor's own
+process in any case, this only lets a mistake be told.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from schemas.addresses import to_mapped
+from sensor.policy.safety import Protected, parse_break_glass
+from sensor.workload.paths import identify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+def protected(brokers: str, break_glass: Iterable[str]) -> Protected:
+    """What holds for this process.
+
+    Raises:
+        PolicyRefused: An entry of the break-glass list is none.
+    """
+    cgroup = _own_cgroup()
+    return Protected(
+        brokers=tuple(_addresses(brokers)),
+        sensor_unit=identify(cgroup).unit or "",
+        sensor_cgroup=cgroup,
+        sensor_executable=str(Path("/proc/self/exe").readlink()),
+        break_glass=parse_break_glass(break_glass),
+    )
+
+
+def _own_cgroup() -> str:
+    lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    return next((line[3:] for line in lines if line.startswith("0::")), "/")
+
+
+def _addresses(brokers: str) -> Iterator[tuple[bytes, int]]:
+    for each in brokers.split(","):
+        host, _, port = each.strip().rpartition(":")
+        try:
+            found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        except OSError:
+            continue
+        for _, _, _, _, address in found:
+            yield to_mapped(str(address[0])), int(port)
