@@ -24,17 +24,24 @@
 #define NSP_DNS_NAME_MAX_BYTES 255 /* RFC 1035, with the length bytes and the root */
 #define NSP_DNS_NAME_MAX_LABELS 128 /* what 255 bytes can hold, the root included */
 #define NSP_DNS_POINTER 0xc0 /* the two top bits of a compression pointer */
+#define NSP_DNS_POINTER_OFFSET 0x3f /* the others, of its first byte */
 #define NSP_DNS_CLASS_IN 1
 #define NSP_DNS_FLAG_RESPONSE 0x8000
 #define NSP_DNS_OPCODE_MASK 0x7800
+#define NSP_DNS_RCODE_MASK 0x000f
+#define NSP_DNS_TYPE_A 1
+#define NSP_DNS_TYPE_CNAME 5
+#define NSP_DNS_TYPE_AAAA 28
 
-/* A masked offset plus a record header may lie past the end by this much. */
+/* A masked offset plus a record header or a word may lie past the end by this much. */
 #define NSP_DNS_MESSAGE_SLACK_BYTES 16
 
 struct nsp_dns_walk {
 	u64 busy; /* taken by a program that runs now; BCC has atomics for 64 bits only */
 	u32 position; /* in the message */
 	u32 remaining; /* answer records not yet walked */
+	u32 lengths; /* length bytes of the question's name that no other character is */
+	u32 pad;
 };
 
 /* For numbers in map memory: read and written where it is said, never kept in a register. */
@@ -70,55 +77,95 @@ static __always_inline void give_back(struct nsp_dns_walk *walk)
 	*(volatile u64 *)&walk->busy = 0;
 }
 
-/*
- * Finds the message in the payload: returns its length, and its offset in *offset, or
- * 0 when there is nothing to parse. Over TCP only a segment that is exactly one
- * message is read, since nothing here puts segments together.
- */
-static __always_inline u32 dns_locate(struct __sk_buff *skb, const struct nsp_packet *packet,
-				      u32 *offset)
+/* Eight bytes at once: a map value may be read at any address. */
+static __always_inline u64 message_u64(const u8 *message, u32 offset)
 {
-	u32 bytes = packet->payload_bytes;
-	u8 length[NSP_DNS_TCP_LENGTH_BYTES];
+	return *(const volatile u64 *)(message + masked_index(offset, NSP_DNS_MESSAGE_MAX_BYTES));
+}
 
-	*offset = packet->payload_offset;
-	if (packet->protocol == IPPROTO_TCP) {
-		if (!bytes)
-			return 0;
-		if (bytes <= NSP_DNS_TCP_LENGTH_BYTES ||
-		    bpf_skb_load_bytes(skb, *offset, length, sizeof(length)) ||
-		    ((u32)length[0] << 8 | length[1]) != bytes - NSP_DNS_TCP_LENGTH_BYTES) {
-			count(NSP_COUNTER_DNS_TCP_SEGMENTED);
-			return 0;
+/*
+ * The length of the message of a TCP segment, or 0: it is not exactly one message, and
+ * nothing here puts segments together. Servers that send the length by itself are
+ * followed where `socket` is given: it remembers the length.
+ */
+static __always_inline u32 dns_in_segment(struct __sk_buff *skb, struct nsp_socket *socket,
+					  u32 *offset, u32 bytes)
+{
+	u8 field[NSP_DNS_TCP_LENGTH_BYTES];
+	u32 length;
+
+	if (socket && bytes == socket->dns_length) {
+		socket->dns_length = 0;
+		return bytes;
+	}
+	if (bytes < sizeof(field) || bpf_skb_load_bytes(skb, *offset, field, sizeof(field)))
+		return 0;
+	length = (u32)field[0] << 8 | field[1];
+	if (socket)
+		socket->dns_length = bytes == sizeof(field) ? length : 0;
+	if (length != bytes - NSP_DNS_TCP_LENGTH_BYTES)
+		return 0;
+	*offset += NSP_DNS_TCP_LENGTH_BYTES;
+	return length;
+}
+
+/*
+ * Finds the message in the payload: leaves its offset in walk->position and its length,
+ * or 0 when there is nothing to parse, in walk->remaining. Many datagrams in one packet,
+ * still to be cut (UDP_SEGMENT), are no message: the first would speak for the others.
+ */
+static __always_inline void dns_locate(struct __sk_buff *skb,
+				       const struct nsp_packet_headers *headers,
+				       struct nsp_socket *socket, struct nsp_dns_walk *walk)
+{
+	u32 offset = headers->payload_offset;
+	u32 bytes = headers->payload_bytes;
+
+	remember(&walk->remaining, 0);
+	if (headers->protocol == IPPROTO_TCP) {
+		bytes = dns_in_segment(skb, socket, &offset, bytes);
+		if (!bytes) {
+			if (!socket || !socket->dns_length)
+				count(NSP_COUNTER_DNS_TCP_SEGMENTED);
+			return;
 		}
-		*offset += NSP_DNS_TCP_LENGTH_BYTES;
-		bytes -= NSP_DNS_TCP_LENGTH_BYTES;
+	} else if (skb->gso_size) {
+		bytes = 0;
 	}
 	if (bytes < NSP_DNS_HEADER_BYTES) {
 		count(NSP_COUNTER_DNS_MALFORMED);
-		return 0;
+		return;
 	}
-	return bytes;
+	remember(&walk->position, offset);
+	remember(&walk->remaining, bytes);
 }
 
-/* Everything of the event but the header, the record table and what the walks find. */
-static __always_inline void dns_describe(struct nsp_dns_event *event,
-					 const struct nsp_packet *packet, u32 message_bytes)
+/*
+ * Whose packet it is, between whom: everything of the event but what is in the message.
+ * The header's rest is filled when it is sent.
+ */
+static __always_inline void dns_describe(struct __sk_buff *skb, u8 direction,
+					 const struct nsp_packet_headers *headers,
+					 const struct nsp_socket *socket,
+					 struct nsp_dns_event *event)
 {
+	int out = direction == NSP_DIRECTION_OUT;
+
 	__builtin_memset(event, 0, sizeof(*event));
-	event->cookie = packet->cookie;
-	__builtin_memcpy(event->local_address, packet->local_address, 16);
-	__builtin_memcpy(event->remote_address, packet->remote_address, 16);
-	event->local_port = packet->local_port;
-	event->remote_port = packet->remote_port;
-	event->family = packet->family;
-	event->protocol = packet->protocol;
-	if (message_bytes > NSP_DNS_MESSAGE_MAX_BYTES) {
-		event->parse_flags = NSP_DNS_TRUNCATED_COPY;
-		message_bytes = NSP_DNS_MESSAGE_MAX_BYTES;
-		count(NSP_COUNTER_DNS_TOO_LONG);
-	}
-	event->message_bytes = message_bytes;
+	event->cookie = bpf_get_socket_cookie(skb);
+	if (packet_addresses(skb, headers->family,
+			     out ? event->local_address : event->remote_address,
+			     out ? event->remote_address : event->local_address))
+		count(NSP_COUNTER_PACKET_UNPARSED);
+	event->local_port = out ? headers->source_port : headers->destination_port;
+	event->remote_port = out ? headers->destination_port : headers->source_port;
+	event->family = headers->family;
+	event->protocol = headers->protocol;
+	if (!socket)
+		return;
+	event->header.start_ns = socket->owner.start_ns;
+	event->header.tgid = socket->owner.tgid;
+	event->header.cgroup_id = socket->cgroup_id;
 }
 
 /*
@@ -130,11 +177,22 @@ static __always_inline u64 message_length(const struct nsp_dns_event *event)
 	return opaque(masked_index(event->message_bytes - 1, NSP_DNS_MESSAGE_MAX_BYTES) + 1);
 }
 
-/* Copies the message and reads its header. Returns 0 when it is a DNS message. */
-static __always_inline int dns_copy(struct __sk_buff *skb, u32 offset, u32 response,
-				    struct nsp_dns_event *event, u8 *message)
+static __always_inline void dns_measure(struct nsp_dns_event *event, u32 message_bytes)
 {
-	if (bpf_skb_load_bytes(skb, offset, message, message_length(event)))
+	if (message_bytes > NSP_DNS_MESSAGE_MAX_BYTES) {
+		event->parse_flags = NSP_DNS_TRUNCATED_COPY;
+		message_bytes = NSP_DNS_MESSAGE_MAX_BYTES;
+		count(NSP_COUNTER_DNS_TOO_LONG);
+	}
+	event->message_bytes = message_bytes;
+}
+
+/* Copies what dns_locate() found and reads its header. Returns 0 when it is a DNS message. */
+static __always_inline int dns_copy(struct __sk_buff *skb, const struct nsp_dns_walk *walk,
+				    u32 response, struct nsp_dns_event *event, u8 *message)
+{
+	dns_measure(event, recall(&walk->remaining));
+	if (bpf_skb_load_bytes(skb, recall(&walk->position), message, message_length(event)))
 		return -1;
 	event->dns_id = message_u16(message, 0, 0);
 	event->dns_flags = message_u16(message, 0, 2);
@@ -153,6 +211,12 @@ static __always_inline void dns_stop(struct nsp_dns_event *event)
 	count(NSP_COUNTER_DNS_MALFORMED);
 }
 
+/* Of the bytes below 64, which lengths are, those that names are written with too. */
+static __always_inline int is_name_character(u32 byte)
+{
+	return byte == '-' || (byte >= '0' && byte <= '9');
+}
+
 /*
  * Walks the question's name label by label. Returns its bytes with the root, or 0:
  * too long, cut, or compressed, which a question's name never is.
@@ -161,6 +225,7 @@ static __always_inline u32 dns_name_bytes(struct nsp_dns_walk *walk, const u8 *m
 					  u32 message_bytes)
 {
 	remember(&walk->position, NSP_DNS_HEADER_BYTES);
+	remember(&walk->lengths, 0);
 #pragma clang loop unroll(disable)
 	for (u32 label = 0; label < NSP_DNS_NAME_MAX_LABELS; label++) {
 		u32 position = recall(&walk->position);
@@ -175,6 +240,8 @@ static __always_inline u32 dns_name_bytes(struct nsp_dns_walk *walk, const u8 *m
 		if (length > NSP_DNS_LABEL_MAX_BYTES)
 			return 0;
 		remember(&walk->position, position + 1 + length);
+		if (!is_name_character(length))
+			remember(&walk->lengths, recall(&walk->lengths) + 1);
 	}
 	return 0;
 }

@@ -197,13 +197,18 @@ struct nsp_dns_record {
 	__u16 type;
 	__u16 data_offset;
 	__u16 data_bytes;
-	__u16 pad;
+	__u16 owner_offset; /* of the name whose record it is; a pointer is followed once */
 };
 
-/* DNS_QUESTION. Tail: message_bytes of the DNS message (without the TCP length). */
+/*
+ * DNS_QUESTION, DNS_ANSWER. Tail: message_bytes of the DNS message (without the TCP
+ * length); then, at the next multiple of four bytes, record_count records. A refused
+ * question that could not be read has no message.
+ */
 struct nsp_dns_event {
 	struct nsp_event_header header; /* the socket's owner */
 	__u64 cookie;
+	__u64 generation; /* of the profile that refused or alerted, else 0 */
 	__u8 local_address[16];
 	__u8 remote_address[16]; /* the server */
 	__u16 local_port;
@@ -218,13 +223,9 @@ struct nsp_dns_event {
 	__u8 protocol;
 	__u8 record_count; /* records found in the answer section, in DNS_ANSWER */
 	__u8 parse_flags; /* NSP_DNS_* */
-	__u8 pad[4];
-};
-
-/* DNS_ANSWER. Tail as above. */
-struct nsp_dns_answer_event {
-	struct nsp_dns_event dns;
-	struct nsp_dns_record records[NSP_DNS_MAX_RECORDS];
+	__u8 verdict; /* enum nsp_verdict, of a question */
+	__u8 reason; /* enum nsp_reason */
+	__u8 pad[2];
 };
 
 /* What is wrong with an address that somebody claims for a MAC. */

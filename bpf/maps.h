@@ -61,10 +61,14 @@
 #ifndef NSP_MAX_PROGRAM_RULES
 #define NSP_MAX_PROGRAM_RULES 16384
 #endif
-/* Addresses of allowed names; a workload may have a share of them (policy.h). */
+/* Addresses of allowed names. */
 #ifndef NSP_MAX_LEARNED
 #define NSP_MAX_LEARNED 65536
 #endif
+/* What one workload may have of them, so that it cannot take the others' places. */
+#define NSP_LEARNED_SHARE 8192
+/* Questions of forwarders; a stub resolver's are kept with its socket. */
+#define NSP_MAX_ASKED 16384
 #ifndef NSP_MAX_LEARNED_NAMES
 #define NSP_MAX_LEARNED_NAMES 8192
 #endif
@@ -99,6 +103,8 @@ enum nsp_tail {
 	NSP_TAIL_DNS_ANSWER = 1,
 	NSP_TAIL_L7 = 2, /* egress_tail_calls: l7_egress; ingress_tail_calls: l7_ingress */
 	NSP_TAIL_DNS_LEARN = 3,
+	NSP_TAIL_DNS_OWNERS = 4,
+	NSP_TAIL_DNS_BELIEVE = 5,
 	NSP_TAIL_MAX = 8,
 };
 
@@ -130,6 +136,8 @@ enum nsp_setting {
 #define NSP_SOCKET_L7 64 /* payloads are still to be judged: tail call NSP_TAIL_L7 */
 #define NSP_SOCKET_RAW 128
 
+#define NSP_ASKED 4 /* a power of two */
+
 /*
  * sockets: what a socket remembers, because "current" is wrong in packet hooks and
  * timers. BPF_F_CLONE: an accepted socket starts as a copy of its listener's.
@@ -155,27 +163,18 @@ struct nsp_socket {
 	__u16 decided_port; /* of the remote end */
 	__u8 verdict; /* enum nsp_verdict */
 	__u8 grants; /* bit n: the n-th rule set passed the flow below layer 7 */
-	__u8 pad[4];
+	__u8 asked_elsewhere; /* more questions were open than fit here: asked_questions has them */
+	__u8 pad;
+	__u16 dns_length; /* over TCP: of the message whose length came in a segment of its own */
+	/* Open DNS questions (dns_name.h): a stub resolver has two, A and AAAA. 0: free. */
+	__u64 asked[NSP_ASKED];
+	__u64 asked_count;
 };
 
-/*
- * What packet.c found in the headers of a DNS packet, for the tail-called programs.
- * It travels in skb->cb and is completed by packet_recall() (packet.h): a per-CPU
- * buffer could be overwritten when an egress program is preempted.
- */
-struct nsp_packet {
-	struct nsp_process_key owner;
-	__u64 cgroup_id;
-	__u64 cookie;
-	__u8 local_address[16];
-	__u8 remote_address[16];
-	__u32 payload_offset; /* of the UDP or TCP payload, from the IP header */
-	__u32 payload_bytes;
-	__u16 local_port;
-	__u16 remote_port;
-	__u8 family; /* 4 or 6 */
-	__u8 protocol; /* IPPROTO_TCP or IPPROTO_UDP */
-	__u8 pad[2];
+/* asked_questions: this -> 1. Questions that a forwarder has open beyond NSP_ASKED. */
+struct nsp_asked_question {
+	__u64 cookie; /* of the socket */
+	__u64 question;
 };
 
 BPF_RINGBUF_OUTPUT(events, NSP_RING_PAGES);
@@ -198,6 +197,9 @@ BPF_HASH(program_ids, struct nsp_program_path, u32, NSP_MAX_PROGRAMS);
 BPF_HASH(program_rules, struct nsp_program_key, struct nsp_grants, NSP_MAX_PROGRAM_RULES);
 BPF_HASH(learned, struct nsp_learned_key, struct nsp_learned_value, NSP_MAX_LEARNED);
 BPF_TABLE("lru_hash", u64, struct nsp_learned_name, learned_names, NSP_MAX_LEARNED_NAMES);
+BPF_HASH(learned_added, u64, u64, NSP_MAX_WORKLOADS);
+BPF_HASH(learned_removed, u64, u64, NSP_MAX_WORKLOADS);
+BPF_TABLE("lru_hash", struct nsp_asked_question, u32, asked_questions, NSP_MAX_ASKED);
 BPF_HASH(resolvers, struct nsp_resolver_key, u32, NSP_MAX_RESOLVERS);
 BPF_HASH(exempt, u32, u64, NSP_MAX_EXEMPT);
 BPF_F_TABLE("lpm_trie", struct nsp_break_glass, u32, break_glass, NSP_MAX_BREAK_GLASS,

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /*
- * How packet.c hands a packet to the tail-called DNS programs: the few numbers it
- * found go into skb->cb, which belongs to this packet and this program run alone,
- * and packet_recall() reads the rest again from the headers and the socket.
+ * How packet.c hands a packet to the tail-called programs: the few numbers it found go
+ * into skb->cb, which belongs to this packet and this program run alone (a per-CPU
+ * buffer could be overwritten when an egress program is preempted); packet_recall()
+ * reads them, and the addresses and the socket are found again.
  */
 #ifndef NSP_PACKET_H
 #define NSP_PACKET_H
@@ -56,40 +57,30 @@ static __always_inline void packet_remember(struct __sk_buff *skb,
 	skb->cb[2] = headers->family | (u32)headers->protocol << 8;
 }
 
-/* For the tail-called programs, first thing. Returns 0, or -1 when the packet cannot be read. */
-static __always_inline int packet_recall(struct __sk_buff *skb, u8 direction,
-					 struct nsp_packet *packet)
+/* For the tail-called programs, first thing. */
+static __always_inline void packet_recall(struct __sk_buff *skb, struct nsp_packet_headers *headers)
 {
 	u32 place = skb->cb[0];
 	u32 ports = skb->cb[1];
 	u32 kind = skb->cb[2];
-	struct bpf_sock *sk = skb->sk;
-	struct nsp_socket *socket;
-	int out = direction == NSP_DIRECTION_OUT;
 
-	__builtin_memset(packet, 0, sizeof(*packet));
-	packet->payload_offset = place & NSP_U16_MASK;
-	packet->payload_bytes = place >> 16;
-	packet->local_port = out ? ports & NSP_U16_MASK : ports >> 16;
-	packet->remote_port = out ? ports >> 16 : ports & NSP_U16_MASK;
-	packet->family = kind & 0xff;
-	packet->protocol = kind >> 8 & 0xff;
-	packet->cookie = bpf_get_socket_cookie(skb);
-	if (packet_addresses(skb, packet->family,
-			     out ? packet->local_address : packet->remote_address,
-			     out ? packet->remote_address : packet->local_address))
-		return -1;
+	headers->payload_offset = place & NSP_U16_MASK;
+	headers->payload_bytes = place >> 16;
+	headers->source_port = ports & NSP_U16_MASK;
+	headers->destination_port = ports >> 16;
+	headers->family = kind & 0xff;
+	headers->protocol = kind >> 8 & 0xff;
+}
+
+/* What the packet's socket remembers, or NULL: nobody owns it. */
+static __always_inline struct nsp_socket *socket_of_packet(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+
 	if (!sk)
 		return 0;
 	sk = bpf_sk_fullsock(sk);
-	if (!sk)
-		return 0;
-	socket = sockets.sk_storage_get(sk, 0, 0);
-	if (!socket)
-		return 0;
-	packet->owner = socket->owner;
-	packet->cgroup_id = socket->cgroup_id;
-	return 0;
+	return sk ? sockets.sk_storage_get(sk, 0, 0) : 0;
 }
 
 #endif

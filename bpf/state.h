@@ -248,6 +248,13 @@ struct nsp_learned_value {
 	__u64 name_id; /* key in learned_names */
 };
 
+/*
+ * learned_added: workload cgroup id -> u64, by the kernel: addresses that took a place in
+ * learned. learned_removed: likewise, by user space, those it took out again. Two maps,
+ * because a map update by either would undo the other's; the difference is the workload's
+ * share in use.
+ */
+
 /* learned_names: u64 id (a hash of it) -> the reversed name, as in struct nsp_name_rule. */
 struct nsp_learned_name {
 	__u32 bits; /* prefixlen with the NUL */
