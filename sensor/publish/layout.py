@@ -100,10 +100,10 @@ _FLOW: Final = (
 )  # fmt: skip
 _DNS: Final = (
     *_HEADER,
-    ("cookie", "Q"), ("local_address", "16s"), ("remote_address", "16s"), ("local_port", "H"),
-    ("remote_port", "H"), ("dns_id", "H"), ("dns_flags", "H"), ("question_type", "H"), ("name_bytes", "H"),
-    ("message_bytes", "H"), ("answer_count", "H"), ("family", "B"), ("protocol", "B"), ("record_count", "B"),
-    ("parse_flags", "B"), ("pad", "4s"),
+    ("cookie", "Q"), ("generation", "Q"), ("local_address", "16s"), ("remote_address", "16s"),
+    ("local_port", "H"), ("remote_port", "H"), ("dns_id", "H"), ("dns_flags", "H"), ("question_type", "H"),
+    ("name_bytes", "H"), ("message_bytes", "H"), ("answer_count", "H"), ("family", "B"), ("protocol", "B"),
+    ("record_count", "B"), ("parse_flags", "B"), ("verdict", "B"), ("reason", "B"), ("pad", "2s"),
 )  # fmt: skip
 
 HEADER: Final = _layout("nsp_event_header", *_HEADER)
@@ -128,11 +128,8 @@ CLOSE_EVENT: Final = _layout(
 DNS_EVENT: Final = _layout("nsp_dns_event", *_DNS)
 DNS_RECORD: Final = _layout(
     "nsp_dns_record",
-    ("ttl_s", "I"), ("type", "H"), ("data_offset", "H"), ("data_bytes", "H"), ("pad", "2s"),
+    ("ttl_s", "I"), ("type", "H"), ("data_offset", "H"), ("data_bytes", "H"), ("owner_offset", "H"),
 )  # fmt: skip
-DNS_ANSWER_EVENT: Final = _layout(
-    "nsp_dns_answer_event", *_DNS, ("records", f"{DNS_MAX_RECORDS * DNS_RECORD.size_bytes}s")
-)
 ARP_EVENT: Final = _layout(
     "nsp_arp_event",
     *_HEADER,
@@ -150,7 +147,7 @@ CGROUP_EVENT: Final = _layout(
 
 LAYOUTS: Final = (
     HEADER, EXEC_EVENT, FORK_EVENT, EXIT_EVENT, FLOW_EVENT, CLOSE_EVENT, DNS_EVENT, DNS_RECORD,
-    DNS_ANSWER_EVENT, ARP_EVENT, CGROUP_EVENT,
+    ARP_EVENT, CGROUP_EVENT,
 )  # fmt: skip
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 from sensor.publish import layout
 from sensor.publish.dns import decode_name, record_text
 from sensor.publish.layout import (
-    DNS_ANSWER_EVENT,
     DNS_EVENT,
     DNS_MALFORMED,
     DNS_MAX_RECORDS,
@@ -32,12 +31,16 @@ _DNS: Final = reader(
     DNS_EVENT, "ktime_ns", "start_ns", "tgid", "cookie", "remote_address", "dns_id", "dns_flags",
     "question_type", "name_bytes", "message_bytes", "answer_count", "protocol", "record_count", "parse_flags",
 )  # fmt: skip
+_JUDGED: Final = reader(DNS_EVENT, "generation", "verdict", "reason")
 _RECORD: Final = struct.Struct("<IHHHH")
-_QUESTION_TAIL: Final = RING_HEADER_BYTES + DNS_EVENT.size_bytes
-_ANSWER_TAIL: Final = RING_HEADER_BYTES + DNS_ANSWER_EVENT.size_bytes
+_TAIL: Final = RING_HEADER_BYTES + DNS_EVENT.size_bytes
+_TABLE_ALIGNMENT: Final = 4
 _QUESTION_OFFSET: Final = 12  # of the first question in a DNS message
 _RCODE: Final = 0x000F
 _TRUNCATED: Final = 0x0200
+# enum nsp_verdict and enum nsp_reason of bpf/events.h, as far as questions have them.
+_VERDICTS: Final = {0: "ALLOWED", 1: "REFUSED", 2: "ALERTED"}
+_REASONS: Final = {4: "UNKNOWN_WORKLOAD", 8: "DNS_NAME", 9: "L7_PROTOCOL", 12: "OPAQUE"}
 _INCOMPLETE: Final = DNS_TRUNCATED_COPY | DNS_MALFORMED | DNS_MORE_RECORDS
 
 
@@ -58,18 +61,22 @@ class DnsEvents:
 
     def question(self, data: bytes, offset: int, position: int) -> None:
         """DnsQuestion."""
-        event, message, _ = self._common(data, offset, position, _QUESTION_TAIL)
+        event, message, _ = self._common(data, offset, position)
         event["name"] = decode_name(message, _QUESTION_OFFSET)[0]
+        generation, verdict, reason = _JUDGED.unpack_from(data, offset)
+        event["verdict"] = _VERDICTS.get(verdict, "ALLOWED")
+        event["reason"] = _REASONS.get(reason, "NONE")
+        event["generation"] = generation
         self._batch.events.append(("nsp.DnsQuestion", event))
 
     def answer(self, data: bytes, offset: int, position: int) -> None:
         """DnsAnswer."""
-        event, message, found = self._common(data, offset, position, _ANSWER_TAIL)
+        event, message, found = self._common(data, offset, position)
         dns_flags, answer_count, record_count, parse_flags = found
         event["name"], complete = decode_name(message, _QUESTION_OFFSET)
         records = []
         weight = 0
-        at = offset + _QUESTION_TAIL
+        at = offset + _TAIL + len(message) + -len(message) % _TABLE_ALIGNMENT
         for _ in range(min(record_count, DNS_MAX_RECORDS)):
             ttl_s, kind, data_offset, data_bytes, _ = _RECORD.unpack_from(data, at)
             at += _RECORD.size
@@ -85,7 +92,7 @@ class DnsEvents:
         self._batch.events.append(("nsp.DnsAnswer", event))
 
     def _common(
-        self, data: bytes, offset: int, position: int, tail: int
+        self, data: bytes, offset: int, position: int
     ) -> tuple[dict[str, Any], bytes, tuple[int, int, int, int]]:
         (
             ktime_ns, start_ns, tgid, cookie, server, dns_id, dns_flags, question_type, name_bytes,
@@ -109,6 +116,6 @@ class DnsEvents:
             "transaction_id": dns_id,
             "question_type": question_type,
         }
-        start = offset + tail
+        start = offset + _TAIL
         message = data[start : start + message_bytes]
         return event, message, (dns_flags, answer_count, record_count, parse_flags)

@@ -51,10 +51,9 @@ class Seen:
 def raw_event(data: bytes) -> dict[str, Any]:
     """The DNS fields of an event as the C has them, its message and its record places."""
     fields: dict[str, Any] = dict(zip(_RAW_NAMES, _RAW.unpack_from(_PADDING + data), strict=True))
-    answer = fields["type"] == layout.DNS_ANSWER
-    tail = (layout.DNS_ANSWER_EVENT if answer else layout.DNS_EVENT).size_bytes
-    fields["message"] = data[tail : tail + fields["message_bytes"]]
-    fields["table"] = data[layout.DNS_EVENT.size_bytes : tail]
+    tail, end = layout.DNS_EVENT.size_bytes, layout.DNS_EVENT.size_bytes + fields["message_bytes"]
+    fields["message"] = data[tail:end]
+    fields["table"] = data[end + -end % 4 :]
     return fields
 
 

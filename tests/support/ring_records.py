@@ -26,7 +26,7 @@ LAYOUT_OF = {
     layout.EXIT: layout.EXIT_EVENT,
     layout.CLOSE: layout.CLOSE_EVENT,
     layout.DNS_QUESTION: layout.DNS_EVENT,
-    layout.DNS_ANSWER: layout.DNS_ANSWER_EVENT,
+    layout.DNS_ANSWER: layout.DNS_EVENT,
     layout.CGROUP_MKDIR: layout.CGROUP_EVENT,
     layout.CGROUP_RMDIR: layout.CGROUP_EVENT,
     layout.CGROUP_ATTACH: layout.CGROUP_EVENT,

@@ -215,10 +215,13 @@ def test_a_dns_question_and_its_answer(bench: Bench) -> None:
     records = struct.pack("<IHHHH", 30, 5, first, 7, 0) + struct.pack("<IHHHH", 60, 1, first + 7 + 12, 4, 0)
     common = {**WEB, "remote_address": "192.0.2.53", "protocol": 17, "dns_id": 7, "question_type": 1}
     batch = bench.feed(
-        record(layout.DNS_QUESTION, question, **common, message_bytes=len(question), name_bytes=14),
         record(
-            layout.DNS_ANSWER, answer, **common, message_bytes=len(answer), name_bytes=14, records=records,
-            record_count=2, answer_count=2, dns_flags=0x8183,
+            layout.DNS_QUESTION, question, **common, message_bytes=len(question), name_bytes=14,
+            verdict=1, reason=8, generation=41,
+        ),
+        record(
+            layout.DNS_ANSWER, answer + bytes(-len(answer) % 4) + records, **common,
+            message_bytes=len(answer), name_bytes=14, record_count=2, answer_count=2, dns_flags=0x8183,
         ),
     )  # fmt: skip
     (asked_name, asked), (answered_name, answered) = batch["events"]
@@ -227,6 +230,7 @@ def test_a_dns_question_and_its_answer(bench: Bench) -> None:
         "shop.example",
         "192.0.2.53",
     )
+    assert (asked["verdict"], asked["reason"], asked["generation"]) == ("REFUSED", "DNS_NAME", 41)
     assert answered_name == "nsp.DnsAnswer"
     assert (answered["rcode"], answered["truncated"], answered["incomplete"]) == (3, False, False)
     assert answered["records"] == [
@@ -247,8 +251,8 @@ def test_any_dns_answer_is_an_event(
 ) -> None:
     bench = Bench()
     hostile = record(
-        layout.DNS_ANSWER, message, **WEB, message_bytes=len(message), records=records.ljust(384, b"\0"),
-        record_count=count, answer_count=claimed, name_bytes=name_bytes,
+        layout.DNS_ANSWER, message + bytes(-len(message) % 4) + records.ljust(384, b"\0"), **WEB,
+        message_bytes=len(message), record_count=count, answer_count=claimed, name_bytes=name_bytes,
     )  # fmt: skip
     assert only(bench.feed(hostile))[0] == "nsp.DnsAnswer"
     assert bench.losses == Losses()
