@@ -15,14 +15,7 @@
  */
 #define NSP_DNS_WALK_STEPS 256
 
-/*
- * A packet program in process context may be preempted, and another one may start on
- * the same CPU, in a softirq or in another process: each takes a scratch of its own.
- * More than this many at once on one CPU is a counted loss.
- */
-#define NSP_DNS_SCRATCH_SLOTS 4
-
-/* In each scratch the message follows its event: they leave in one piece. */
+/* The message follows its event: they leave in one piece. */
 struct nsp_dns_question_scratch {
 	struct nsp_dns_walk walk;
 	struct nsp_dns_asking asking;
@@ -32,7 +25,6 @@ struct nsp_dns_question_scratch {
 };
 
 BPF_PERCPU_ARRAY(dns_question_scratch, struct nsp_dns_question_scratch, NSP_DNS_SCRATCH_SLOTS);
-BPF_PERCPU_ARRAY(dns_answer_scratch, struct nsp_dns_answer_scratch, NSP_DNS_SCRATCH_SLOTS);
 
 /*
  * Takes the record whose fixed part is at `place`, of the name at `owner`. Only class IN

@@ -25,6 +25,7 @@ struct nsp_dns_learning {
 	u32 owner; /* where the walked record's owner name begins */
 };
 
+/* Message and record table follow their event: they leave in one piece. */
 struct nsp_dns_answer_scratch {
 	struct nsp_dns_walk walk;
 	struct nsp_dns_learning learning;
@@ -35,6 +36,8 @@ struct nsp_dns_answer_scratch {
 	struct nsp_dns_event event;
 	u8 tail[NSP_DNS_TAIL_BYTES + NSP_DNS_MESSAGE_SLACK_BYTES];
 };
+
+BPF_PERCPU_ARRAY(dns_answer_scratch, struct nsp_dns_answer_scratch, NSP_DNS_SCRATCH_SLOTS);
 
 static __always_inline u32 record_table(const struct nsp_dns_event *event)
 {
@@ -135,6 +138,14 @@ static __always_inline int may_be_learned(struct nsp_dns_answer_scratch *scratch
 		return 0;
 	scratch->learning.key.workload_cgroup_id = socket->workload_cgroup_id;
 	return rulesets_that_reach(scratch, candidates) != 0;
+}
+
+/* The scratch that dns_answer filled and left to this program, still taken. */
+static __always_inline struct nsp_dns_answer_scratch *inherited_scratch(struct __sk_buff *skb)
+{
+	int index = skb->cb[3];
+
+	return dns_answer_scratch.lookup(&index);
 }
 
 #endif

@@ -36,6 +36,13 @@
 /* A masked offset plus a record header or a word may lie past the end by this much. */
 #define NSP_DNS_MESSAGE_SLACK_BYTES 16
 
+/*
+ * A packet program in process context may be preempted, and another one may start on
+ * the same CPU, in a softirq or in another process: each takes a scratch of its own.
+ * More than this many at once on one CPU is a counted loss.
+ */
+#define NSP_DNS_SCRATCH_SLOTS 4
+
 struct nsp_dns_walk {
 	u64 busy; /* taken by a program that runs now; BCC has atomics for 64 bits only */
 	u32 position; /* in the message */

@@ -21,6 +21,7 @@
 #include "tcp.c"
 #include "packet.c"
 #include "dns.c"
+#include "dns_owners.c"
 #include "dns_learn.c"
 #include "inventory.c"
 #include "arp.c"

@@ -183,7 +183,8 @@ class RuleTries:
 
     def _payload(self, flow: Flow, payload: Payload, direction: int) -> Answer:
         flags = self.rules.flags >> (layout.INGRESS_SHIFT if direction else 0)
-        if payload.protocol == layout.L7_DNS and flow.to_resolver and direction == layout.OUT:
+        asks = payload.protocol == layout.L7_DNS and direction == layout.OUT
+        if asks and flow.to_resolver and self.rules.flags & (layout.NAMES | layout.DNS_ANY):
             return self._question(payload.name)
         bits = self.rules.l7[direction]
         if not flags & layout.L7:
@@ -191,6 +192,10 @@ class RuleTries:
         if not bits & payload.protocol:
             opaque = payload.protocol == layout.L7_OPAQUE
             return Answer("l7", layout.REASON_OPAQUE if opaque else layout.REASON_L7_PROTOCOL)
+        return self._question(payload.name) if asks else self._spoken(payload, direction)
+
+    def _spoken(self, payload: Payload, direction: int) -> Answer:
+        bits = self.rules.l7[direction]
         if payload.protocol == layout.L7_HTTP and bits & layout.L7_HTTP_RULES:
             return self._request(payload, direction)
         if payload.protocol == layout.L7_TLS and bits & layout.L7_SNI_RULES:

@@ -188,14 +188,14 @@ def _protocols_and_ports(l4: Mapping[str, Any] | None, direction: int) -> tuple[
 
 
 def _l7(rules: Mapping[str, Any] | None, direction: int) -> tuple[int, set[bytes]]:
-    """The bits of one direction and its HTTP rules; 0 when every payload passes."""
+    """The bits of one direction and its HTTP rules; 0 when every payload, questions too, passes."""
     if rules is None:
         return 0, set()
     bits = _ALL_L7 if rules["protocols"] is None else sum(_L7[each] for each in set(rules["protocols"]))
     http = {_http_key(each, direction) for each in rules["http"]}
     bits |= layout.L7_OPAQUE * bool(rules["opaque"])
     bits |= layout.L7_HTTP_RULES * bool(http) | layout.L7_SNI_RULES * bool(rules["sni"])
-    if bits == _ALL_L7 | layout.L7_OPAQUE:
+    if bits == _ALL_L7 | layout.L7_OPAQUE and not rules["dns"]:
         return 0, set()
     return bits, http
 

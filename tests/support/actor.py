@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import socket
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 SILENCE_S = 0.3  # how long nothing must arrive for "nothing arrived"
 _SO_ATTACH_FILTER = 26  # not in every version of the socket module
 _ACCEPT_ALL = struct.pack("HBBI", 0x06, 0, 0, 0xFFFFFFFF)
+_CLONE_NEWNET = 0x40000000
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 1
 _FILTER_INSTRUCTIONS = 40  # more memory than one more group takes
 
 _sockets: dict[str, socket.socket] = {}
@@ -90,6 +94,36 @@ def _ask(name: str, *command: Any) -> Any:
     return answer["ok"]
 
 
+def _own_network() -> int:
+    """A network namespace with nothing but loopback; returns this process, for others to join it."""
+    _enter(ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET))
+    with socket.socket() as control:
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
+    return os.getpid()
+
+
+def _join_network(tgid: int) -> None:
+    descriptor = os.open(f"/proc/{tgid}/ns/net", os.O_RDONLY)
+    try:
+        _enter(ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET))
+    finally:
+        os.close(descriptor)
+
+
+def _enter(result: int) -> None:
+    if result:
+        raise OSError(ctypes.get_errno(), "network namespace")
+
+
+def _receive_bytes(name: str) -> list[Any]:
+    data, peer = _sockets[name].recvfrom(65536)
+    return [data.hex(), *(peer or ("", 0))[:2]]
+
+
+def _set_option(name: str, level: int, option: int, value: int) -> None:
+    _sockets[name].setsockopt(level, option, value)
+
+
 def _spend(name: str) -> int:
     """Uses up a UDP socket's option memory; returns how many groups it joined."""
     groups = 0
@@ -119,6 +153,12 @@ _VERBS: dict[str, Callable[..., Any]] = {
     "send": lambda name, text: _sockets[name].send(text.encode()),
     "sendto": lambda name, text, address, port: _sockets[name].sendto(text.encode(), (address, port)),
     "recv": lambda name: _sockets[name].recv(65536).decode(),
+    "sendbytes": lambda name, data: _sockets[name].send(bytes.fromhex(data)),
+    "sendbytesto": lambda name, data, *peer: _sockets[name].sendto(bytes.fromhex(data), tuple(peer)),
+    "recvbytes": _receive_bytes,
+    "option": _set_option,
+    "own_network": _own_network,
+    "join_network": _join_network,
     "spend": _spend,
     "close": _shut,
     "helper": _helper,
