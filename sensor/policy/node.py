@@ -20,10 +20,11 @@ from sensor.kernel.errors import KernelError
 from sensor.kernel.policy_state import BreakGlass, ResolverKey
 from sensor.policy import layout
 from sensor.policy.apply import PolicyTables
-from sensor.policy.errors import NotAppliedError, PolicyRefused
+from sensor.policy.errors import PolicyRefused
 from sensor.policy.profile import CompiledProfile, compile_profile
+from sensor.policy.reconcile import Reconciler, Report
 from sensor.policy.safety import Protected, check_profile
-from sensor.policy.workloads import Plan, Profiles
+from sensor.policy.workloads import Profiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -85,18 +86,22 @@ class NodePolicies:
         self._clock = clock
         self._profiles = Profiles(settings.node, settings.unknown_workload)
         self._tables = PolicyTables(maps)
+        self._reconciler = Reconciler(maps, self._tables, self._profiles)
         self._selected: dict[str, frozenset[str]] = {}
         self._known: frozenset[str] = frozenset()
         self._seen_changes = -1
         self._expiry_ns: int | None = None
         self._collect_at_ns = 0
-        self._expected: dict[str, int] = {}
         self._resolvers: set[ResolverKey] = set()
         # Policies an earlier sensor put in force, until somebody speaks of their workload: that nothing on
         # the topic mentions them any more is no order to lift them.
         self._adopted: dict[str, int] = {}
         self._host_spoken_of = False
-        self.counters = self._tables.counters
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """What was done and what went wrong, for the metrics."""
+        return {**self._tables.counters, **self._reconciler.counters}
 
     def start(self) -> None:
         """Take over what an earlier sensor left; before the first order.
@@ -112,13 +117,13 @@ class NodePolicies:
                     entry.protocol, _DIRECTIONS[entry.direction], entry.port, entry.address, entry.bits
                 )
             )
-        self._tables.adopt()
-        held = self._workloads.slots_held()
-        there = {self._profiles.subject_of(each): slot for each, slot in held if slot > layout.SLOT_UNKNOWN}
-        self._profiles.slots.adopt(there, self._tables.slots())
-        in_force = self._tables.slots()
-        self._adopted = {subject: slot for subject, slot in there.items() if slot in in_force}
-        self._expected = dict(self._maps.expected_workloads())
+        self._reconciler.adopt(self._settings.node, self._workloads.slots_held())
+        in_force, slots = self._tables.slots(), self._profiles.slots
+        self._adopted = {
+            subject: slot
+            for subject in slots.subjects()
+            if (slot := slots.get(subject)) is not None and slot in in_force
+        }
         self._resolvers = set(self._maps.resolvers())
 
     def put(self, record: Mapping[str, Any], workloads: Collection[str]) -> str:
@@ -148,22 +153,21 @@ class NodePolicies:
         self._seen_changes = self._workloads.changes
         wall_ns = self._clock.wall_ns()
         self._select()
-        plan = self._profiles.plan(self._workloads.governed(), wall_ns, self._clock.boot_ns())
-        self._keep_adopted(plan)
-        failed = self._tables.apply(plan.policies, self._profiles.rule_sets)
-        problem = self._place(plan)
+        self._keep_adopted()
+        report = self._reconciler.reconcile(
+            self._workloads.governed(), wall_ns, self._clock.boot_ns(), self._adopted.values()
+        )
+        problem = self._place(report)
         self._expiry_ns = self._profiles.next_expiry(wall_ns)
-        return {key: self._result(key, plan, failed, problem) for key in sorted(self._profiles.keys())}
+        return {key: self._result(key, report, problem) for key in sorted(self._profiles.keys())}
 
-    def _keep_adopted(self, plan: Plan) -> None:
+    def _keep_adopted(self) -> None:
         pods = self._profiles.selected_pods()
+        there = {self._profiles.subject_of(each) for each in self._workloads.governed()}
         for subject in list(self._adopted):
-            if subject in pods or (subject.startswith("host/") and self._host_spoken_of):
+            spoken_of = self._host_spoken_of if subject.startswith("host/") else subject in pods
+            if spoken_of or subject not in there:
                 del self._adopted[subject]
-            elif subject not in plan.slots:
-                del self._adopted[subject]  # the workload is gone
-        for slot in self._adopted.values():
-            plan.policies.pop(slot, None)
 
     def _select(self) -> None:
         pods: dict[str, set[str]] = {pod: set() for pod in self._known}
@@ -175,26 +179,16 @@ class NodePolicies:
         for pod, keys in pods.items():
             self._profiles.select(pod, keys)
 
-    def _place(self, plan: Plan) -> str:
-        """Slots of cgroups, names that are expected, resolvers; returns what the kernel refused."""
+    def _place(self, report: Report) -> str:
+        """Slots of cgroups, and resolvers; returns what the kernel refused."""
+        slots = dict(report.slots)
+        subject_of = self._profiles.subject_of
+        self._workloads.place(lambda workload: slots.get(subject_of(workload)))
         try:
-            self._expect(plan.expected)
             self._believe()
         except KernelError as error:
             return str(error)
-        slots = dict(plan.slots)
-        subject_of = self._profiles.subject_of
-        self._workloads.place(lambda workload: slots.get(subject_of(workload)))
         return ""
-
-    def _expect(self, wanted: Mapping[str, int]) -> None:
-        for name, slot in wanted.items():
-            if self._expected.get(name) != slot:
-                self._maps.set_expected_workload(name, slot)
-                self._expected[name] = slot
-        for name in self._expected.keys() - wanted.keys():
-            self._maps.drop_expected_workload(name)
-            del self._expected[name]
 
     def _believe(self) -> None:
         wanted = {ResolverKey(0, to_mapped(address)) for address in self._settings.resolvers}
@@ -211,21 +205,19 @@ class NodePolicies:
             self._maps.drop_resolver(resolver)
         self._resolvers = wanted
 
-    def _result(
-        self, key: str, plan: Plan, failed: Mapping[int, NotAppliedError], problem: str
-    ) -> ProfileResult:
+    def _result(self, key: str, report: Report, problem: str) -> ProfileResult:
         profile = self._profiles.get(key)
         if profile is None:
             return ProfileResult()
-        subjects = self._subjects_of(profile, plan)
-        refused = next((str(plan.refused[each]) for each in subjects if each in plan.refused), "")
-        errors = (failed.get(plan.slots.get(each, -1)) for each in subjects)
-        reason = next((str(error) for error in errors if error), problem)
-        return ProfileResult(len(subjects), profile.entries, refused, reason)
+        subjects = self._subjects_of(profile, report.slots)
+        errors = [report.failed[each] for each in subjects if each in report.failed]
+        refused = next((str(error) for error in errors if not error.retryable), "")
+        failed = next((str(error) for error in errors if error.retryable), problem)
+        return ProfileResult(len(subjects), profile.entries, refused, failed)
 
-    def _subjects_of(self, profile: CompiledProfile, plan: Plan) -> list[str]:
+    def _subjects_of(self, profile: CompiledProfile, slots: Mapping[str, int]) -> list[str]:
         if not profile.node_scope:
-            return sorted(self._selected.get(profile.key, frozenset()) & plan.slots.keys())
+            return sorted(self._selected.get(profile.key, frozenset()) & slots.keys())
         return sorted(
             {
                 self._profiles.subject_of(each)

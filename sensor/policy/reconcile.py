@@ -16,7 +16,7 @@ from sensor.policy.limits import MAX_EXPECTED_WORKLOADS
 from sensor.workload.paths import identify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from sensor.policy.apply import PolicyTables
     from sensor.policy.errors import PolicyRefused
@@ -64,13 +64,12 @@ class Reconciler:
         self._expected: dict[str, int] = {}
         self.counters = {"expected_refused": 0, "expected_full": 0, "fallback_failed": 0}
 
-    def adopt(self, node: str, workloads: Iterable[Governed], slot_of: Callable[[Governed], int]) -> int:
+    def adopt(self, node: str, held: Iterable[tuple[Governed, int]]) -> int:
         """Take over what an earlier sensor left: policies, and who has which slot; how many policies.
 
         Args:
             node: Name of this node, as in workload ids.
-            workloads: Those that are there.
-            slot_of: The slot the kernel has for a cgroup.
+            held: The cgroups of workloads, with the slot the kernel has for each.
 
         Raises:
             NotAppliedError: The maps could not be read.
@@ -78,13 +77,24 @@ class Reconciler:
         count = self._tables.adopt()
         self._expected = dict(self._map.expected_workloads())
         slots = {_waiting(name, node): slot for name, slot in self._expected.items()}
-        slots |= {self._profiles.subject_of(each): slot_of(each) for each in workloads}
+        slots |= {self._profiles.subject_of(each): slot for each, slot in held}
         self._profiles.slots.adopt(slots, self._tables.slots())
         return count
 
-    def reconcile(self, workloads: Iterable[Governed], wall_ns: int, boot_ns: int) -> Report:
-        """Make what is wanted what is; repeating it when nothing has changed writes nothing."""
+    def reconcile(
+        self, workloads: Iterable[Governed], wall_ns: int, boot_ns: int, kept: Collection[int] = ()
+    ) -> Report:
+        """Make what is wanted what is; repeating it when nothing has changed writes nothing.
+
+        Args:
+            workloads: Those that are there.
+            wall_ns: Wall time, for profiles that expire.
+            boot_ns: Boot time, for slots that rest.
+            kept: Slots whose policy stays as it is.
+        """
         plan = self._profiles.plan(workloads, wall_ns, boot_ns)
+        for slot in kept:
+            plan.policies.pop(slot, None)
         # A name must not lead to a slot that is about to be another's.
         self._forget(plan.expected)
         failed = self._tables.apply(plan.policies, self._profiles.rule_sets)

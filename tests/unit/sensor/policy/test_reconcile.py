@@ -80,7 +80,7 @@ def test_a_restarted_sensor_finds_every_slot_again_and_builds_nothing(sensor: Se
     sensor.obey()
     before = sensor.reconciler.reconcile([POD], WALL, 0)
     successor = Sensor.start(sensor.maps.after_a_crash())
-    adopted = successor.reconciler.adopt("n1", [POD], lambda each: before.slots[each.id])
+    adopted = successor.reconciler.adopt("n1", [(POD, before.slots[POD.id])])
     assert adopted == len(successor.maps.slots)
     successor.obey()
     after = successor.reconciler.reconcile([POD], WALL, 0)
@@ -92,7 +92,7 @@ def test_what_nobody_wants_any_more_after_a_restart_is_removed(sensor: Sensor) -
     sensor.obey()
     before = sensor.reconciler.reconcile([POD], WALL, 0)
     successor = Sensor.start(sensor.maps.after_a_crash())
-    successor.reconciler.adopt("n1", [POD], lambda each: before.slots[each.id])
+    successor.reconciler.adopt("n1", [(POD, before.slots[POD.id])])
     for step in range(5):
         successor.reconciler.reconcile([], WALL, step * QUARANTINE_NS)
     assert successor.maps.expected == {}
