@@ -30,6 +30,9 @@ def read_tables(maps: PolicyMaps) -> Tables:
         # One of which only the index is kept may have learned.
         named = not content or bool(value.flags & layout.NAMES)
         tables.add_ruleset(index, HeldRuleset(content, named, value.previous))
+    for previous in {held.previous for held in tables.rulesets.values()} - tables.rulesets.keys() - {0}:
+        # Killed while it was being emptied: what was learned under it is still there.
+        tables.add_ruleset(previous, HeldRuleset(b"", named=True))
     tables.programs = dict(maps.program_ids())
     for slot, tag in maps.policy_slots():
         tables.tag_number = max(tables.tag_number, tag >> TAG_NUMBER_SHIFT)

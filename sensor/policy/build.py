@@ -121,8 +121,6 @@ class Builder:
         Raises:
             KernelError: As it is; may be called again.
         """
-        for index in indices:
-            self._maps.write_ruleset(index, _UNFINISHED)
         self._maps.drop_rulesets(indices)
         for index in indices:
             held = self._tables.rulesets[index]

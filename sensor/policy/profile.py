@@ -145,7 +145,7 @@ def _compiled(key: str, record: Mapping[str, Any]) -> CompiledProfile:
             raise PolicyRefused(f"{where}: named twice", "put its rules into one entry")
         programs[program], count = _grant(process["network"], _mode(record, process["mode"]), where)
         total += count
-    check("rules", total, MAX_RULES_OF_A_PROFILE, "use CIDRs and *.suffix names, or split the profile")
+        check("rules", total, MAX_RULES_OF_A_PROFILE, "use CIDRs and *.suffix names, or split the profile")
     rules = [record["default"], *(each["network"] for each in processes)]
     return CompiledProfile(
         key,

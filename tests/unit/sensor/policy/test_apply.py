@@ -253,11 +253,60 @@ def test_a_sensor_killed_anywhere_leaves_old_or_new_and_its_successor_finishes(
             found = left.policy_of(slot)
             assert left.whole(slot)
             assert (found.content if found else None) in contents
+        idle = left.after_a_crash()
+        waiting = PolicyTables(idle)
+        waiting.adopt()
+        free_all(waiting)
+        built = {index for index, value in idle.ruleset_array.items() if value.content != bytes(16)}
+        assert {key[1] for key in idle.tries} <= built
         successor = PolicyTables(left)
         successor.adopt()
+        assert {key.policy for key in left.rules} <= left.policy_array.keys()
         assert successor.apply(update, source) == {}
         free_all(successor)
+        for slot in (5, 7):
+            assert in_kernel(left, slot) == [source.known[each] for each in wanted(update[slot])]
         clean(left, update)
+
+
+def test_tries_that_a_killed_sensor_left_behind_do_not_speak_for_the_next_rules(
+    maps: FakePolicyMaps, source: RuleBook
+) -> None:
+    stale = next(iter(source.policy(web("0.0.0.0/1")).default.contents))
+    for index in range(1, 10):
+        maps.tries["address", index] = dict(source.known[stale].items("address"))
+    tables = PolicyTables(maps)
+    tables.adopt()
+    policy = source.policy(profile(default=network(rules(names=("a.example",)))))
+    tables.apply({5: policy}, source)
+    assert in_kernel(maps, 5) == [source.known[each] for each in wanted(policy)]
+
+
+def test_a_policy_whose_rules_are_gone_is_not_taken_for_complete(
+    maps: FakePolicyMaps, tables: PolicyTables, source: RuleBook
+) -> None:
+    policy = source.policy(web())
+    tables.apply({5: policy}, source)
+    maps.ruleset_array.clear()
+    maps.tries.clear()
+    successor = PolicyTables(maps)
+    successor.adopt()
+    assert successor.in_force(5) == b""
+    successor.apply({5: policy}, source)
+    assert in_kernel(maps, 5) == [source.known[each] for each in wanted(policy)]
+
+
+def test_an_index_that_addresses_were_learned_under_is_kept_though_its_place_is_empty(
+    maps: FakePolicyMaps, tables: PolicyTables, source: RuleBook
+) -> None:
+    tables.apply({5: source.policy(web("10.0.0.0/8", "a.example"))}, source)
+    (first,) = maps.ruleset_array
+    tables.apply({5: source.policy(web("10.0.0.0/8", "b.example"))}, source)
+    del maps.ruleset_array[first]
+    successor = PolicyTables(maps)
+    successor.adopt()
+    successor.apply({slot: source.policy(web(f"10.{slot}.0.0/16")) for slot in (6, 7)}, source)
+    assert first not in maps.ruleset_array
 
 
 def wanted(policy: Policy | None) -> tuple[bytes, ...]:
