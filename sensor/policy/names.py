@@ -21,6 +21,7 @@ from sensor.policy.layout import NAME_MAX
 WILDCARD: Final = "*."
 _MAX_LABEL: Final = 63
 _END: Final = b"\0"
+_LENGTHS: Final = [bytes((length,)) for length in range(_MAX_LABEL + 1)]
 # Lengths that read as '-' or as a digit.
 _AMBIGUOUS: Final = frozenset({45, *range(48, 58)})
 
@@ -78,17 +79,17 @@ def rule_text(key: bytes) -> str:
 
 
 def _reversed(name: str) -> bytes:
-    wire = bytearray()
-    for label in name.removesuffix(".").lower().split("."):
-        try:
-            data = label.encode("ascii")
-        except UnicodeEncodeError as error:
-            raise PolicyRefused(f"name {name[:80]!r} is not ASCII", "write it in its xn-- form") from error
-        if not 0 < len(data) <= _MAX_LABEL or _END in data:
-            raise PolicyRefused(f"name {name[:80]!r}: a label has 1 to {_MAX_LABEL} characters")
-        wire.append(len(data))
-        wire += data
-    if len(wire) > NAME_MAX:
-        raise PolicyRefused(f"name {name[:80]!r}... has {len(wire)} bytes", f"rules take up to {NAME_MAX}")
-    wire.reverse()
-    return bytes(wire)
+    try:
+        labels = name.removesuffix(".").lower().encode("ascii").split(b".")
+        reversed_name = b"".join([label[::-1] + _LENGTHS[len(label)] for label in reversed(labels)])
+    except UnicodeEncodeError as error:
+        raise PolicyRefused(f"name {name[:80]!r} is not ASCII", "write it in its xn-- form") from error
+    except IndexError as error:
+        raise PolicyRefused(f"name {name[:80]!r}: a label has 1 to {_MAX_LABEL} characters") from error
+    if b"" in labels or _END in reversed_name:
+        raise PolicyRefused(f"name {name[:80]!r}: a label has 1 to {_MAX_LABEL} characters")
+    if len(reversed_name) > NAME_MAX:
+        raise PolicyRefused(
+            f"name {name[:80]!r}... has {len(reversed_name)} bytes", f"rules take up to {NAME_MAX}"
+        )
+    return reversed_name
