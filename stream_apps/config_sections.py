@@ -183,6 +183,8 @@ class Detect(Section):
     """A service started a shell, interpreter or downloader, which goes out to the network."""
     reverse_shell: RuleItem = Field(default=RuleItem(), alias="nsp.reverse-shell")
     """A shell takes its commands from the network."""
+    arp_spoofing: RuleItem = Field(default=RuleItem(), alias="nsp.arp-spoofing")
+    """Somebody claims another's address on the wire. ``destinations`` are the addresses claimed."""
     enforcement_refused: RuleItem = Field(default=RuleItem(), alias="nsp.enforcement-refused")
     """A sensor refused a command. Exclusions do not apply: no process is behind it."""
     repeat_after_s: Annotated[int, Field(ge=1, le=86_400)] = 600

@@ -271,6 +271,8 @@ class Pipeline:
 def _threat(scene: Scene, finding: Finding, alert_id: str) -> Threat:
     view = scene.view
     suspect = finding.suspect
+    place = finding.telling.workload
+    workload = view.workloads[view.workload_of[suspect.actor] if place is None else place]
     root: ProcessSubject | None = None
     images: tuple[Mapping[str, Any], ...] = ()
     if suspect.cut_root:
@@ -287,8 +289,8 @@ def _threat(scene: Scene, finding: Finding, alert_id: str) -> Threat:
         alert_id=alert_id,
         node=view.node,
         summary=f"{finding.rule.id}: {describe(finding, scene)}",
-        workload=view.workloads[view.workload_of[suspect.actor]],
-        pod=scene.pod(suspect.actor),
+        workload=workload,
+        pod=scene.pods.of_workload(workload),
         root=root,
         root_images=images,
         destinations=tuple(finding.destinations),

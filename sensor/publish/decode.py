@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from sensor.publish import layout
 from sensor.publish.batch import MAX_WEIGHT
+from sensor.publish.claims import ClaimEvents
 from sensor.publish.flows import FlowEvents, is_listening
 from sensor.publish.images import read_image
 from sensor.publish.layout import HEADER, RECORD, RING_DISCARDED, RING_HEADER_BYTES
@@ -51,7 +52,7 @@ class Decoder:
         self._ledger = ledger
         self._losses = losses
         self._handlers: list[Callable[[bytes, int, int], None]] = [self._unknown_type] * 256
-        for events in (FlowEvents(batch), LifecycleEvents(batch), DnsEvents(batch)):
+        for events in (FlowEvents(batch), LifecycleEvents(batch), DnsEvents(batch), ClaimEvents(batch)):
             for kind, handler in events.handlers().items():
                 self._handlers[kind] = handler
 

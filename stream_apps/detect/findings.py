@@ -26,7 +26,7 @@ MAX_EVIDENCE: Final = 16
 MAX_DESTINATIONS: Final = 16
 
 TreeKey = tuple[str, int, int]
-"""Rule id, tgid and start_ns of the cut root; for what no process did, 0 and the time of the event."""
+"""Rule id, tgid and start_ns of the cut root; for what no process did, 0 and the event's group or time."""
 
 
 @dataclass(slots=True)
@@ -89,7 +89,8 @@ class Findings:
     ) -> None:
         """Take a sighting; ``place`` is the event with its kind."""
         kind, event = place
-        tgid, start_ns = scene.view.key(suspect.cut_root) if suspect.cut_root else (0, event["ktime_ns"])
+        nobody = (0, sighting.group or event["ktime_ns"])
+        tgid, start_ns = scene.view.key(suspect.cut_root) if suspect.cut_root else nobody
         key = (rule.id, tgid, start_ns)
         finding = self._found.get(key)
         if finding is None or level(sighting.severity) > level(finding.severity):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
-from stream_apps.detect import enforcement_refused, rce_egress, reverse_shell
+from stream_apps.detect import arp_spoofing, enforcement_refused, rce_egress, reverse_shell
 from stream_apps.detect.exclusions import Exclusion
 
 if TYPE_CHECKING:
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from stream_apps.config_sections import Detect, ExclusionItem, RuleItem
     from stream_apps.detect.rule import Detector
 
-RULE_IDS: Final = (rce_egress.RULE.id, reverse_shell.RULE.id, enforcement_refused.RULE.id)
+RULE_IDS: Final = (
+    rce_egress.RULE.id,
+    reverse_shell.RULE.id,
+    arp_spoofing.RULE.id,
+    enforcement_refused.RULE.id,
+)
 
 RCE_EGRESS_DEFAULTS: Final = (
     Exclusion(
@@ -55,6 +60,10 @@ def build_detectors(config: Detect) -> list[Detector]:
     if item.enabled:
         severity = item.severity or reverse_shell.RULE.severity
         found.append(reverse_shell.ReverseShell(_exclusions(item, REVERSE_SHELL_DEFAULTS), severity))
+    item = config.arp_spoofing
+    if item.enabled:
+        severity = item.severity or arp_spoofing.RULE.severity
+        found.append(arp_spoofing.ArpSpoofing(_exclusions(item, ()), severity))
     item = config.enforcement_refused
     if item.enabled:
         found.append(

@@ -94,6 +94,8 @@ class Sighting:
         dns_name: Name asked, or the name behind the destination.
         attack: ATT&CK ids beside the rule's.
         weight: How much it tells, of all sightings of a finding: the heaviest describes it.
+        workload: Index of the workload it happened to, where that is not the actor's; None: the actor's.
+        group: Where no process is behind it: what is one finding with it; 0: each event is one.
     """
 
     severity: Severity
@@ -103,6 +105,8 @@ class Sighting:
     dns_name: str | None = None
     attack: tuple[str, ...] = ()
     weight: int = 0
+    workload: int | None = None
+    group: int = 0
 
 
 class Detector(Protocol):
