@@ -8,6 +8,8 @@
 
 #define NSP_AF_INET 2
 #define NSP_AF_INET6 10
+#define NSP_AF_PACKET 17
+#define NSP_AF_XDP 44
 
 static __always_inline void map_ipv4(u8 *address, const void *ipv4)
 {

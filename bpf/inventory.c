@@ -138,6 +138,16 @@ static __always_inline int is_inet(void *sk)
 	return opaque(family == NSP_AF_INET || family == NSP_AF_INET6);
 }
 
+/* Packet sockets pass the socket hooks: for these walks only, the programs on interfaces ask. */
+static __always_inline int is_followed(void *sk, u64 *create)
+{
+	u16 family = read_u16((u64)sk + NSP_OFF_sock____sk_common_skc_family);
+	int is_packet = family == NSP_AF_PACKET || family == NSP_AF_XDP;
+
+	*create = opaque(is_packet ? BPF_SK_STORAGE_GET_F_CREATE : 0);
+	return opaque(is_packet || family == NSP_AF_INET || family == NSP_AF_INET6);
+}
+
 static __always_inline void emit_socket_inventory(struct nsp_iter_task_file *ctx, void *sk,
 						  const struct nsp_process_key *owner,
 						  u64 cgroup_id, u8 state)
@@ -260,6 +270,7 @@ int survey_sockets(struct nsp_iter_task_file *ctx)
 	struct nsp_process_key key, root;
 	struct nsp_socket *socket;
 	u64 *finished = settings.lookup(&index);
+	u64 create = 0;
 
 	if (!finished)
 		return 0;
@@ -267,16 +278,17 @@ int survey_sockets(struct nsp_iter_task_file *ctx)
 		*finished += 1;
 		return 0;
 	}
-	if (!sk || !is_inet(sk))
+	if (!sk || !is_followed(sk, &create))
 		return 0;
 	process_key_of(task, &key);
 	if (is_quarantined(&key, &root))
 		return 0;
-	socket = sockets.sk_storage_get(sk, 0, 0);
+	socket = sockets.sk_storage_get(sk, 0, create);
 	if (!socket)
 		return 0;
 	socket->survey = *finished + 1;
-	return_to_holder(sk, socket, &key);
+	if (!create)
+		return_to_holder(sk, socket, &key);
 	return 0;
 }
 
@@ -294,13 +306,14 @@ int mark_sockets(struct nsp_iter_task_file *ctx)
 	struct nsp_socket *socket;
 	u64 *survey = settings.lookup(&survey_index);
 	u64 *marked = settings.lookup(&marked_index);
+	u64 create = 0;
 
-	if (!task || !sk || !survey || !marked || !is_inet(sk))
+	if (!task || !sk || !survey || !marked || !is_followed(sk, &create))
 		return 0;
 	process_key_of(task, &key);
 	if (!is_quarantined(&key, &root))
 		return 0;
-	socket = sockets.sk_storage_get(sk, 0, 0);
+	socket = sockets.sk_storage_get(sk, 0, create);
 	if (!socket || socket->survey == (u32)*survey ||
 	    same_process(&socket->quarantine_root, &root))
 		return 0;

@@ -10,8 +10,6 @@
  * blocks and profiles hold for them too.
  */
 
-#define NSP_AF_PACKET 17
-#define NSP_AF_XDP 44
 #define NSP_IPV4_PROTOCOL_OFFSET 9
 
 static __always_inline int is_packet_socket(struct __sk_buff *skb)

@@ -21,6 +21,7 @@ from sensor import memory
 from sensor.enforce.agent import EnforcementAgent
 from sensor.enforce.clock import SystemClock
 from sensor.errors import SettingsError
+from sensor.kernel.interfaces import Interfaces
 from sensor.kernel.runtime import Kernel, KernelOptions
 from sensor.policy.errors import PolicyRefused
 from sensor.policy.layout import SLOT_UNKNOWN
@@ -85,6 +86,10 @@ class Agent:
         self._settings = settings
         self._policies = NodePolicies(node_settings(settings), kernel.policy, self._workloads, SystemClock())
         self._enforcement = EnforcementAgent(kernel, self._workloads, settings, self.notices, self._policies)
+        self._interfaces: Interfaces | None = None
+        if settings.interfaces == "on":
+            root = kernel.cgroup_root
+            self._interfaces = Interfaces(settings.pin_directory, lambda: self._workloads.directories(root))
         self._stopping = False
         self._walk_at = 0.0
         self._tidy_at = time.monotonic() + memory.TIDY_EVERY_S
@@ -115,12 +120,16 @@ class Agent:
             resumed_after_batch=resumed,
         )
         self._enforcement.start()
+        if self._interfaces is not None:
+            self._interfaces.start()
         memory.settle()
         try:
             self._pipeline.run(lambda: self._stopping, self._tick)
             left = self._pipeline.drain(STOP_TIMEOUT_S)
         finally:
             self._enforcement.stop()
+            if self._interfaces is not None:
+                self._interfaces.stop()
             self._producer.close()
         _log.info("stopped", unacknowledged_batches=left)
         return left
@@ -140,6 +149,8 @@ class Agent:
         if self._workloads.incomplete and now >= self._walk_at:
             self._walk_at = now + _WALK_EVERY_S
             self._workloads.walk(self._kernel.cgroup_root)
+        if self._interfaces is not None:
+            self._interfaces.tick(now, self._workloads.changes)
         if now >= self._tidy_at:
             self._tidy_at = now + memory.TIDY_EVERY_S
             memory.tidy()
@@ -150,6 +161,7 @@ class Agent:
             "produce": self._producer.counters,
             "enforce": dict(self._enforcement.counters),
             "policy": dict(self._policies.counters),
+            "interfaces": {} if self._interfaces is None else self._interfaces.totals(),
             "enforce_refused": {_word(each): n for each, n in dict(self._enforcement.refused).items()},
         }
 
@@ -169,6 +181,7 @@ class Agent:
             "produce_broker_reachable": self._producer.reachable,
             "lineage_processes": len(self._processes),
             "workload_cgroups": len(self._workloads),
+            **({} if self._interfaces is None else self._interfaces.gauges()),
             "enforce_in_force": self._enforcement.in_force,
             **{f"policy_{name}": count for name, count in self._policies.usage().items()},
             "kernel_events_attempted": sum(self._kernel.sequences()),

@@ -58,6 +58,7 @@ class Settings:
         break_glass: Flows no profile may cut, as sensor/policy/safety.py writes them.
         learned_floor_s: How long an answered address counts at least,
         learned_grace_s: and how long beyond its TTL.
+        interfaces: ``on``: attach to network interfaces too (ARP, packet sockets); ``off``.
         kafka_options: Further librdkafka settings (TLS), for every client of this process.
         log_format: ``json`` or ``console``.
         log_level: ``debug``, ``info``, ``warning`` or ``error``.
@@ -79,6 +80,7 @@ class Settings:
     break_glass: tuple[str, ...] = ()
     learned_floor_s: int = 30
     learned_grace_s: int = 60
+    interfaces: str = "on"
     kafka_options: Mapping[str, str] = field(default_factory=dict)
     log_format: str = "json"
     log_level: str = "info"
@@ -231,6 +233,7 @@ _FLAGS: Final[dict[str, str]] = {
     "break_glass": "flow no profile may cut, e.g. 'tcp:10.0.0.0/8:22 in ssh.service'; repeatable",
     "learned_floor_s": "seconds an answered address counts at least (default: 30)",
     "learned_grace_s": "seconds it counts beyond its TTL (default: 60)",
+    "interfaces": "on or off: attach to network interfaces (ARP spoofing, packet sockets; default: on)",
     "kafka_option": "librdkafka setting as name=value, e.g. for TLS; repeatable",
     "log_format": "json or console (default: json)",
     "log_level": "debug, info, warning or error (default: info)",
@@ -257,6 +260,7 @@ _CONVERT: Final[dict[str, Callable[[object], object]]] = {
     "break_glass": lambda value: tuple(_list(value)),
     "learned_floor_s": _whole,
     "learned_grace_s": _whole,
+    "interfaces": _choice("on", "off"),
     "log_format": _choice("json", "console"),
     "log_level": _choice("debug", "info", "warning", "error"),
 }

@@ -114,9 +114,9 @@ class Interfaces:
     cgroups: Callable[[], Iterable[tuple[Path, int]]]
     host: Path = HOST
     tcx: bool = field(default_factory=kernel_has_tcx)
-    counters: dict[str, int] = field(
-        default_factory=lambda: {"runs": 0, "failed": 0, "interfaces": 0, "attached": 0}
-    )
+    counters: dict[str, int] = field(default_factory=lambda: {"runs": 0, "failures": 0})
+    _interfaces: int = 0
+    _attached: int = 0
     _watch: socket.socket | None = None
     _child: _Child | None = None
     _namespaces: tuple[Namespace, ...] = ()
@@ -156,6 +156,19 @@ class Interfaces:
             self._child.process.wait()
             self._end_child(self._child)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether the child is at work."""
+        return self._child is not None
+
+    def totals(self) -> dict[str, int]:
+        """Runs of the child, and those in which something failed."""
+        return dict(self.counters)
+
+    def gauges(self) -> dict[str, float]:
+        """Interfaces that are judged, and programs on them."""
+        return {"interfaces_judged": self._interfaces, "interfaces_programs": self._attached}
+
     def _heard(self) -> bool:
         heard = False
         for _ in range(_READS):
@@ -193,10 +206,10 @@ class Interfaces:
         child.messages.seek(0)
         words = child.messages.read().decode(errors="replace")[-2000:]
         reply = AttachReply.from_bytes(answer) if answer else AttachReply(failed=[f"no answer: {words}"])
-        self.counters["interfaces"] = reply.interfaces
-        self.counters["attached"] = reply.attached
+        self._interfaces = reply.interfaces
+        self._attached = reply.attached
         if reply.failed:
-            self.counters["failed"] += 1
+            self.counters["failures"] += 1
             _log.error("interfaces_not_attached", failed=reply.failed[:10], count=len(reply.failed))
         self._end_child(child)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from sensor.kernel import bpf_syscall as bpf
 from sensor.kernel.errors import KernelError
+from sensor.kernel.interfaces import detach_all
 from sensor.kernel.inventory import run_in_parts
 from sensor.kernel.launch import Loaded, LoadRequest, run_loader
 from sensor.kernel.maps import EnforcementMaps
@@ -136,6 +137,7 @@ class Kernel:
             return
         lock_fd = lock(pin_directory)
         try:
+            detach_all(pin_directory)
             remove_all(pin_directory)
         finally:
             os.close(lock_fd)

@@ -236,6 +236,15 @@ class WorkloadTable:
         with self._lock:
             return tuple(self._roots.get(workload, ()))
 
+    def directories(self, cgroup_root: Path) -> list[tuple[Path, int]]:
+        """Every cgroup that belongs to a workload: its directory, and the workload's cgroup id."""
+        mount = _mount_of(cgroup_root)
+        return [
+            (mount / each.cgroup_path.lstrip("/"), each.workload_cgroup_id)
+            for each in tuple(self._by_id.values())
+            if each.workload_cgroup_id
+        ]
+
     def __len__(self) -> int:
         return len(self._by_id)
 

@@ -6,8 +6,8 @@ lists ``arp-spoofing``. What the kernel judged is taken as it is; that a profile
 spoofing and left out.
 
 Who is behind a frame that came in nobody on this node knows: the alert is then about the interface and the
-address claimed. A frame sent by a packet socket here names its process. No response is bound to the rule: what
-is to be dropped the kernel has dropped, by the profile.
+address claimed. A frame sent by a packet socket here names its process. No response is bound to the rule:
+what is to be dropped the kernel has dropped, by the profile.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class ArpSpoofing:
             says = f"saw a claim of {claim}, {behind} ({done}, on {where})"
         return Sighting(
             min(severity, self.rule.severity, key=RANK.__getitem__),
-            summary=f"{event['finding'].lower()}: {event['protocol']} {claim}, frame from {event['source_mac']}",
+            summary=f"{event['finding'].lower()}: {event['protocol']} {claim}, from {event['source_mac']}",
             says=says,
             weight=_WEIGHTS.get(event["finding"], 1),
             workload=event["workload"],
@@ -98,12 +98,14 @@ def _workload(scene: Scene, event: Mapping[str, Any]) -> Mapping[str, Any]:
     workloads = scene.view.workloads
     if not 0 <= event["workload"] < len(workloads):
         raise IndexError(f"workload {event['workload']} is not in the dictionary of {len(workloads)}")
-    return workloads[event["workload"]]
+    found: Mapping[str, Any] = workloads[event["workload"]]
+    return found
 
 
 def _group(event: Mapping[str, Any]) -> int:
     """One finding an interface, however many frames and addresses: an attack sends many of both."""
-    return 1 + (event["network_namespace"] << 16 ^ event["interface_index"]) % (1 << _GROUP_BITS)
+    number: int = event["network_namespace"] << 16 ^ event["interface_index"]
+    return 1 + number % (1 << _GROUP_BITS)
 
 
 def _covers(exclusion: Exclusion, scene: Scene, suspect: Suspect, event: Mapping[str, Any]) -> bool:

@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sensor.kernel import WORKLOAD_HAS_QUARANTINE, EnforcementValue
-from sensor.kernel.interface_pins import HookPin
-from sensor.kernel.interfaces import detach_all
-from sensor.kernel.pins import Pins
-from tests.support.wire_lab import ALERT, ENFORCE, RAW_SOCKETS, Host, Wire, datagram, run
+from tests.support.wire_lab import ALERT, ENFORCE, RAW_SOCKETS, Host, Wire, datagram
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -183,38 +180,31 @@ def test_a_quarantined_processs_packet_sockets_are_silent_and_its_siblings_are_n
         wire.release()
 
 
+def test_a_stamped_packet_socket_stays_silent_whoever_meets_its_packets(wire: Wire) -> None:
+    sender = wire.hosts["sender"]
+    code = (
+        "import socket, sys\nsender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n"
+        "sender.bind(('eth0', 0x0800))\nprint('ready', flush=True)\nsys.stdin.readline()\n"
+    )
+    process = subprocess.Popen(
+        sender.command("/usr/bin/python3", "-c", code),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        with process:
+            assert process.stdout.readline().strip() == "ready"
+            wire.quarantine(process.pid)
+            assert wire.kernel.state.mark_sockets() == 1
+            assert wire.kernel.state.mark_sockets() == 0
+            say(process, "end")
+    finally:
+        wire.release()
+
+
 def say(process: subprocess.Popen[str], line: str) -> None:
     assert process.stdin is not None
     process.stdin.write(line + "\n")
     process.stdin.flush()
-
-
-def test_what_is_gone_is_forgotten_and_what_comes_back_is_attached(wire: Wire) -> None:
-    sender = wire.hosts["sender"]
-    key = wire.interface_of(sender)
-    pins = Pins(wire.pin_directory)
-    before = pins.names("interfaces")
-    assert HookPin(key.netns, key.ifindex, "egress").name in before
-    sender.ip("link", "del", "eth0")
-    wire.attach()
-    assert key not in {each for each, _ in wire.maps.interfaces()}
-    assert not {name for name in pins.names("interfaces") if name.startswith(f"{key.netns}_{key.ifindex}_")}
-    sender.ip("link", "add", "eth0", "index", str(key.ifindex), "type", "veth")
-    wire.attach()
-    assert HookPin(key.netns, key.ifindex, "egress").name in pins.names("interfaces")
-
-
-@both_ways
-def test_attaching_again_changes_nothing_and_detaching_leaves_nothing(wire: Wire) -> None:
-    sender = wire.hosts["sender"]
-    pins = Pins(wire.pin_directory)
-    before = pins.names("interfaces")
-    again = wire.attach()
-    assert pins.names("interfaces") == before
-    assert again.attached == len(before)
-    shown = run("tc", "-n", sender.namespace, "filter", "show", "dev", "eth0", "egress")
-    assert ("link_egress" in shown) is not wire.tcx
-    detach_all(wire.pin_directory)
-    if not wire.tcx:
-        assert "clsact" not in run("tc", "-n", sender.namespace, "qdisc", "show", "dev", "eth0")
-        assert not pins.names("interfaces")

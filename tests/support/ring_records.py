@@ -27,6 +27,8 @@ LAYOUT_OF = {
     layout.CLOSE: layout.CLOSE_EVENT,
     layout.DNS_QUESTION: layout.DNS_EVENT,
     layout.DNS_ANSWER: layout.DNS_EVENT,
+    layout.DNS_ANSWER: layout.DNS_ANSWER_EVENT,
+    layout.ARP: layout.ARP_EVENT,
     layout.CGROUP_MKDIR: layout.CGROUP_EVENT,
     layout.CGROUP_RMDIR: layout.CGROUP_EVENT,
     layout.CGROUP_ATTACH: layout.CGROUP_EVENT,
@@ -52,7 +54,7 @@ def pack(of: Layout, tail: bytes = b"", **values: Any) -> bytes:
 
 def record(kind: int, tail: bytes = b"", /, *, ring_flags: int = 0, **values: Any) -> bytes:
     """One ring record; addresses may be text."""
-    for name in ("local_address", "remote_address", "stdio_address"):
+    for name in ("local_address", "remote_address", "stdio_address", "sender_address", "target_address"):
         if isinstance(values.get(name), str):
             values[name] = mapped(values[name])
     body = pack(LAYOUT_OF.get(kind, layout.FLOW_EVENT), tail, type=kind, **values)

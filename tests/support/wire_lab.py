@@ -188,15 +188,15 @@ class Wire:
     pin_directory: Path
     tcx: bool = True
     hosts: dict[str, Host] = field(default_factory=dict)
-    _fabric: str = ""
+    fabric: str = ""
     _quarantined: ProcessKey | None = None
     _events: list[dict[str, Any]] = field(default_factory=list)
     _refusals: list[dict[str, Any]] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        self._fabric = f"nsp-test-{os.getpid()}-{next(_numbers)}"
+        self.fabric = f"nsp-test-{os.getpid()}-{next(_numbers)}"
         self._read()  # what other tests left, so that there is room
-        run("ip", "netns", "add", self._fabric)
+        run("ip", "netns", "add", self.fabric)
         try:
             self._on_fabric("link", "add", "wire", "address", "02:00:00:00:00:fe", "type", "bridge")
             self._on_fabric("link", "set", "wire", "up")
@@ -212,16 +212,16 @@ class Wire:
             host.keeper.wait()
             run("ip", "netns", "del", host.namespace)
             host.cgroup.remove()
-        run("ip", "netns", "del", self._fabric)
+        run("ip", "netns", "del", self.fabric)
         self.maps.set_binding_age_ns(0)
         attach_now(AttachRequest(str(self.pin_directory), ()))
 
     def _on_fabric(self, *arguments: str) -> None:
-        run("ip", "-n", self._fabric, *arguments)
+        run("ip", "-n", self.fabric, *arguments)
 
     def add(self, name: str, number: int, gateway: str | None = None) -> Host:
         """A host with address 10.78.0.<number> and MAC 02:00:00:00:00:<number>."""
-        namespace = f"{self._fabric}-{name}"
+        namespace = f"{self.fabric}-{name}"
         cgroup = Cgroup(self.cgroup.path / name)
         cgroup.path.mkdir()
         slot = _FIRST_SLOT + number
@@ -261,7 +261,7 @@ class Wire:
 
     def namespaces(self) -> tuple[Any, ...]:
         cgroups = [(host.cgroup.path, host.cgroup.id) for host in self.hosts.values()]
-        return namespaces_of(cgroups, Path(f"/run/netns/{self._fabric}"))
+        return namespaces_of(cgroups, Path(f"/run/netns/{self.fabric}"))
 
     @property
     def maps(self) -> InterfaceMaps:

@@ -111,6 +111,22 @@ def test_each_refusal_says_where_and_why(bench: Bench, kind: int, hook: int, sho
     assert (event["hook"], event["reason"], event["generation"]) == (shown, "BLOCKED_DESTINATION", 12)
 
 
+def test_a_claim_on_the_wire_names_its_interface_and_both_macs(bench: Bench) -> None:
+    liar, known = bytes.fromhex("020000000066"), bytes.fromhex("020000000001")
+    claim = record(
+        layout.ARP, ktime_ns=77, workload_cgroup_id=5, generation=12, known_age_ns=9, ifindex=2,
+        netns=4026532511, operation=2, sender_address="10.1.2.1", target_address="10.1.2.3", sender_mac=liar,
+        source_mac=liar, known_mac=known, finding=3, verdict=2, reason=14, direction=1,
+    )  # fmt: skip
+    batch = bench.feed(claim)
+    name, event = only(batch)
+    assert (name, event["finding"], event["reason"]) == ("nsp.ArpSpoofing", "GATEWAY", "ARP_SPOOFING")
+    assert (event["sender_mac"], event["known_mac"]) == ("02:00:00:00:00:66", "02:00:00:00:00:01")
+    assert (event["sender_address"], event["outgoing"], event["alerted_only"]) == ("10.1.2.1", False, True)
+    assert batch["workloads"][event["workload"]]["cgroup_path"] == "/system.slice/web.service"
+    assert event["process"] == 0
+
+
 def test_a_close_tells_direction_and_whether_it_ever_came_up(bench: Bench) -> None:
     bytes_ = {"bytes_sent": 10, "bytes_received": 20, "duration_ns": 30}
     never = record(layout.CLOSE, **WEB, **FLOW, tcp_state=2)

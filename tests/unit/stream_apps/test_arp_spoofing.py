@@ -78,7 +78,7 @@ def test_a_process_that_sends_such_frames_here_is_named() -> None:
     actor = node.spawn(node.service("/usr/sbin/nginx", ["nginx"]), "/tmp/ettercap")
     claim(node, actor, finding="FOREIGN_ADDRESS")
     [alert] = run(node).alerts
-    assert "/tmp/ettercap" in alert["description"]
+    assert "ettercap" in alert["description"]
     assert alert["lineage"][0]["executable"] == "/tmp/ettercap"
 
 
