@@ -23,7 +23,7 @@ import structlog
 from sensor.kernel.attach_request import AttachReply, AttachRequest, Namespace
 from sensor.kernel.errors import KernelError
 from sensor.kernel.interface_pins import FOLDER, HookPin
-from sensor.kernel.namespaces import HOST, namespaces_of
+from sensor.kernel.namespaces import host_namespace, namespaces_of
 from sensor.kernel.pins import Pins
 from sensor.kernel.support import kernel_version
 
@@ -112,7 +112,7 @@ class Interfaces:
 
     pin_directory: Path
     cgroups: Callable[[], Iterable[tuple[Path, int]]]
-    host: Path = HOST
+    host: Path = field(default_factory=host_namespace)
     tcx: bool = field(default_factory=kernel_has_tcx)
     counters: dict[str, int] = field(default_factory=lambda: {"runs": 0, "failures": 0})
     _interfaces: int = 0
@@ -145,7 +145,11 @@ class Interfaces:
         self._changes = changes
         self._due = False
         self._ran_at = now
-        self._start_child(now)
+        try:
+            self._start_child(now)
+        except OSError as error:
+            self.counters["failures"] += 1
+            _log.error("interfaces_not_attached", failed=[str(error)], count=1)
 
     def stop(self) -> None:
         """End listening, and the child; what is attached stays."""

@@ -16,12 +16,24 @@ from sensor.kernel.attach_request import Namespace
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# The node's first process is in the node's network namespace (the sensor's own may be another).
-HOST: Final = Path("/proc/1/ns/net")
+# The node's first process is in the node's network namespace. Where it may not be looked at, which takes
+# CAP_SYS_PTRACE, the sensor's own is meant: it runs in the node's (hostNetwork).
+_FIRST_PROCESS: Final = Path("/proc/1/ns/net")
+_OWN: Final = Path("/proc/self/ns/net")
+
+
+def host_namespace() -> Path:
+    """A path to open the node's network namespace by."""
+    try:
+        _FIRST_PROCESS.stat()
+    except OSError:
+        # Of the process that asks now: the child that opens it is another, in the same namespace.
+        return _OWN
+    return _FIRST_PROCESS
 
 
 def namespaces_of(
-    cgroups: Iterable[tuple[Path, int]], host: Path = HOST, limit: int = 4096
+    cgroups: Iterable[tuple[Path, int]], host: Path, limit: int = 4096
 ) -> tuple[Namespace, ...]:
     """The host's namespace, then each other one once, with the workload first found in it.
 
