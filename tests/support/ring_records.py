@@ -27,7 +27,6 @@ LAYOUT_OF = {
     layout.CLOSE: layout.CLOSE_EVENT,
     layout.DNS_QUESTION: layout.DNS_EVENT,
     layout.DNS_ANSWER: layout.DNS_EVENT,
-    layout.DNS_ANSWER: layout.DNS_ANSWER_EVENT,
     layout.ARP: layout.ARP_EVENT,
     layout.CGROUP_MKDIR: layout.CGROUP_EVENT,
     layout.CGROUP_RMDIR: layout.CGROUP_EVENT,
