@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from sensor.kernel import EnforcementValue, Kernel, KernelError, KernelOptions, ProcessKey
+from sensor.kernel.interfaces import kernel_has_tcx
 from sensor.kernel.programs import PROGRAMS
 from tests.support import dns_messages as dns
 from tests.support.dns_exchange import Exchange
@@ -32,9 +33,11 @@ from tests.support.kernel_lab import (
     remove_pins,
 )
 from tests.support.loaded_programs import loaded_programs
+from tests.support.wire_lab import ENFORCE, Wire, announcement, datagram
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from subprocess import Popen
 
 MARK: Final = "nsp-smoke:"
@@ -44,6 +47,8 @@ _PROCESS_INVENTORY: Final = 16
 _REFUSED_OFFSET: Final = 48 + 8 + 8 + 32 + 4 + 2  # nsp_flow_event.verdict
 _QUARANTINE_NS: Final = 120 * 10**9
 _NAME_BYTES: Final = 15
+REASON_RAW_SOCKET: Final = 13
+REASON_ARP_SPOOFING: Final = 14
 # A connection a line, to a listener of its own on a loopback of its own; answers with the error number.
 _VICTIM: Final = """
 import socket, sys
@@ -154,8 +159,26 @@ def check_inventory(kernel: Kernel) -> None:
     check(kernel.state.mark_sockets() == 0, "walk over open sockets")
 
 
+def check_interfaces(kernel: Kernel, cgroup: Cgroup, pins: Path) -> None:
+    """A lie about an address, and a packet socket, are stopped: by TCX links, or classifiers before 6.6."""
+    with Wire(kernel, cgroup, pins, tcx=kernel_has_tcx()) as wire:
+        victim, attacker = wire.add("victim", 10), wire.add("attacker", 0x66)
+        reply = wire.attach()
+        check(reply.attached > 0, f"{reply.attached} programs on {reply.interfaces} interfaces")
+        wire.govern(victim, ENFORCE)
+        attacker.send(announcement(victim.address, attacker.mac))
+        [claim] = wire.events(1) or [{}]
+        check(claim.get("reason") == REASON_ARP_SPOOFING, "ARP claim of another's address refused")
+        wire.govern(attacker, ENFORCE, flags=0, ruleset=0)
+        refused = attacker.send(datagram(attacker, victim), kind=0x0800)
+        attacker.send(datagram(attacker, victim), kind=0x0800, bypass=True)
+        told = [each["reason"] for each in wire.refusals(2)]
+        check(refused == 1, "packet socket refused")
+        check(told == [REASON_RAW_SOCKET] * 2, "both told, with and without the queueing discipline")
+
+
 @contextlib.contextmanager
-def started() -> Iterator[tuple[Kernel, Cgroup]]:
+def started() -> Iterator[tuple[Kernel, Cgroup, Path]]:
     """The kernel part over a cgroup of its own; nothing of it stays."""
     cgroup, pins = make_cgroup(), make_pin_directory()
     try:
@@ -163,7 +186,7 @@ def started() -> Iterator[tuple[Kernel, Cgroup]]:
             pin_directory=pins, cgroup_root=cgroup.path, ring_bytes=1 << 22, max_processes=8192
         )
         with contextlib.closing(Kernel.start(options)) as kernel:
-            yield kernel, cgroup
+            yield kernel, cgroup, pins
     finally:
         remove_pins(pins)
         cgroup.remove()
@@ -173,7 +196,7 @@ def run() -> None:
     """All steps."""
     before = {program.id for program in loaded_programs()}
     begin = time.monotonic()
-    with started() as (kernel, cgroup):
+    with started() as (kernel, cgroup, pins):
         say(f"{os.uname().release}: loaded and attached in {time.monotonic() - begin:.0f} s")
         report_programs(before)
         with cgroup.python(_VICTIM) as victim:
@@ -181,6 +204,7 @@ def run() -> None:
             victim.communicate()
         check_dns(kernel, cgroup)
         check_inventory(kernel)
+        check_interfaces(kernel, cgroup, pins)
         counters = {name: value for name, value in kernel.counters().items() if value}
         say(f"  counters {json.dumps(counters)}")
         lost = {"ring_full", "scratch_missing", "tail_call"} & counters.keys()
