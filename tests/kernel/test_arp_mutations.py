@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import random
-import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -30,7 +29,7 @@ from sensor.kernel.interface_state import (
 from sensor.kernel.pins import Pins
 from sensor.kernel.policy_state import GrantsValue, PolicyValue, RulesetValue
 from tests.support.test_run import ProgramRunner
-from tests.support.wire_lab import ENFORCE, announcement, arp, mapped, raw_mac
+from tests.support.wire_lab import ENFORCE, announcement, arp, mapped, nd, raw_mac
 
 if TYPE_CHECKING:
     from sensor.kernel import Kernel
@@ -85,13 +84,6 @@ SEEDS: Final = (
     arp(2, (OTHER, FORGED), (OWN, OWN_MAC)),
     arp(1, (GATEWAY, GATEWAY_MAC), (OWN, OWN_MAC)),
 )
-
-
-def nd(kind: int, option: int, address: bytes, mac: str) -> bytes:
-    """A neighbour solicitation (135) or advertisement (136) with a link-layer address option."""
-    body = struct.pack(">BBHI", kind, 0, 0, 0x20000000) + address + bytes((option, 1)) + raw_mac(mac)
-    header = struct.pack(">IHBB", 6 << 28, len(body), 58, 255) + address + address
-    return raw_mac(OWN_MAC) + raw_mac(mac) + b"\x86\xdd" + header + body
 
 
 def mutate(chance: random.Random, frame: bytes) -> bytes:

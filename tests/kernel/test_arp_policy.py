@@ -21,6 +21,7 @@ from tests.support.wire_lab import (
     announcement,
     arp,
     mapped,
+    nd,
     raw_mac,
 )
 
@@ -250,3 +251,16 @@ def test_a_profile_may_allow_raw_sockets_and_still_refuse_to_spoof(wire: Wire) -
     wire.govern(attacker, ENFORCE, flags=ARP_SPOOFING, ruleset=RAW_SOCKETS)
     assert attacker.send(arp(1, (attacker.address, attacker.mac), (victim.address, NOBODY))) == 0
     assert attacker.send(announcement(victim.address, attacker.mac)) == 1
+
+
+@pytest.mark.parametrize(("kind", "option"), [(135, 1), (136, 2)], ids=["solicitation", "advertisement"])
+def test_neighbour_discovery_is_held_to_the_same_rules(wire: Wire, kind: int, option: int) -> None:
+    victim, attacker = wire.hosts["victim"], wire.hosts["attacker"]
+    wire.govern(victim, ENFORCE)
+    address = bytes.fromhex("fe80000000000000000000000000cafe")
+    attacker.send(nd(136, 2, address, MOVED), kind=0x86DD)
+    attacker.send(nd(kind, option, address, FORGED), kind=0x86DD)
+    [event] = wire.events(1)
+    assert (CLAIM_FINDINGS[event["finding"] - 1], event["verdict"]) == ("CONTRADICTION", REFUSED)
+    assert (event["protocol"], event["operation"], event["sender_address"]) == (1, kind, address)
+    assert (event["sender_mac"], event["known_mac"]) == (raw_mac(FORGED), raw_mac(MOVED))

@@ -121,6 +121,13 @@ def announcement(address: str, mac: str, source: str | None = None) -> bytes:
     return arp(2, (address, mac), (address, BROADCAST), source)
 
 
+def nd(kind: int, option: int, address: bytes, mac: str, to: str = "33:33:00:00:00:01") -> bytes:
+    """A neighbour solicitation (135) or advertisement (136) with a link-layer address option."""
+    body = struct.pack(">BBHI", kind, 0, 0, 0x20000000) + address + bytes((option, 1)) + raw_mac(mac)
+    header = struct.pack(">IHBB", 6 << 28, len(body), 58, 255) + address + address
+    return raw_mac(to) + raw_mac(mac) + b"\x86\xdd" + header + body
+
+
 def datagram(sender: Host, target: Host, source_ip: str | None = None) -> bytes:
     """A UDP datagram to port 9 as a frame made by hand."""
     udp = struct.pack(">HHHH", 4444, 9, 12, 0) + b"nsp!"
