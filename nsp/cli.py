@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from nsp import config, inventory, keys, override, tail, topics
+from nsp import config, inventory, keys, override, profiles, tail, topics
 from nsp.errors import CommandError
 from nsp.modules import become, sensor_check, sensor_unload
 
@@ -34,6 +34,9 @@ app.add_typer(config.app, name="config")
 app.command("tail")(tail.tail)
 app.command("quarantine")(override.quarantine)
 app.command("release")(override.release)
+app.command("apply")(profiles.apply)
+app.command("get")(profiles.get)
+app.command("delete")(profiles.delete)
 
 # Everything after the name belongs to the module that is started, its --help too.
 _HANDED_OVER = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
-import yaml
 
 from nsp.errors import MISUSED, CommandError
 from nsp.explain_flow import Asked, flows_of
@@ -26,8 +25,11 @@ from nsp.inventory import load_pods
 from nsp.kafka import BrokersIfAny, Cluster, KafkaOptions
 from schemas.codec import decode_as
 from schemas.errors import SchemaError
+from schemas.profile.canonical import to_record
+from schemas.profile.document import parse_profiles
+from schemas.profile.errors import ProfileError
 from schemas.profile.selector import selects_node, selects_pod
-from schemas.topics import PODS
+from schemas.topics import PODS, PROFILES
 from sensor.policy.errors import PolicyRefused
 from sensor.policy.explain import Explanation, explain
 from sensor.policy.profile import Program, compile_profile
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
 
     from sensor.policy.policy import Selection
 
-PROFILES_TOPIC: Final = "nsp.profiles"
-PROFILE_RECORD: Final = "SecurityProfile"
 _HOSTNAME: Final = "kubernetes.io/hostname"
 
 
@@ -71,7 +71,7 @@ def explain_workload(  # noqa: PLR0913, PLR0917 - each is an option of the comma
     protocol: Annotated[str, typer.Option("--protocol", help="tcp, udp, icmp, ... or a number")] = "tcp",
     profiles: Annotated[
         Path | None,
-        typer.Option("--profiles", help="folder of profile records, instead of Kafka"),
+        typer.Option("--profiles", help="folder of profiles, instead of Kafka"),
     ] = None,
     pods: Annotated[
         Path | None, typer.Option("--pods", help="file of pods, as for `nsp inventory publish`")
@@ -84,7 +84,7 @@ def explain_workload(  # noqa: PLR0913, PLR0917 - each is an option of the comma
     cluster = Cluster(brokers, kafka_option) if brokers else None
     if cluster is None and profiles is None:
         raise CommandError("neither --brokers nor --profiles is given", exit_code=MISUSED)
-    records = list(_files(profiles) if profiles else _published(cluster, PROFILES_TOPIC, PROFILE_RECORD))
+    records = list(_files(profiles) if profiles else _published(cluster, PROFILES.name, PROFILES.value))
     if pods:
         known = load_pods(str(pods), _text(pods))
     else:
@@ -177,13 +177,11 @@ def _files(folder: Path) -> Iterator[dict[str, Any]]:
         raise CommandError(f"{folder} is no folder")
     for file in sorted(each for each in folder.iterdir() if each.suffix in {".json", ".yaml", ".yml"}):
         try:
-            content = yaml.safe_load(_text(file))
-        except yaml.YAMLError as error:
-            raise CommandError(f"{file} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
-        for record in content if isinstance(content, list) else [content]:
-            if not isinstance(record, dict) or not {"scope", "pod_selector", "processes"} <= record.keys():
-                raise CommandError(f"{file}: a profile record is expected, as it is on {PROFILES_TOPIC}")
-            yield record
+            profiles = parse_profiles(_text(file), str(file))
+        except ProfileError as error:
+            raise CommandError(str(error)) from error
+        for profile in profiles:
+            yield to_record(profile, 0)
 
 
 def _text(file: Path) -> str:

@@ -13,11 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests.support.kafka_broker import KafkaBroker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# How long an example takes says something about the machine, nothing about the code.
+settings.register_profile("nsp", deadline=None)
+settings.load_profile("nsp")
 
 TESTS = Path(__file__).parent
 KAFKA_FOLDERS = {"kafka", "e2e", "chaos"}

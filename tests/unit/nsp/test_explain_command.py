@@ -7,10 +7,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from nsp.errors import CommandError
 from nsp.explain import app
+from schemas.profile.canonical import to_document
 from tests.support.profiles import TCP, network, process, profile, rules, service
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ SSH = profile("ssh", namespace="host", scope="NODE", services=[service(unit="ssh
 def files(tmp_path: Path) -> list[str]:
     folder = tmp_path / "profiles"
     folder.mkdir()
-    (folder / "all.json").write_text(json.dumps([WEB, SSH, profile("other", namespace="other")]))
+    records = (WEB, SSH, profile("other", namespace="other"))
+    (folder / "all.yaml").write_text(yaml.safe_dump_all(to_document(each) for each in records))
     pods = tmp_path / "pods.json"
     pods.write_text(
         json.dumps({"pods": [POD | dict.fromkeys(("owner_kind", "owner_name", "service_account"))]})
@@ -114,7 +117,7 @@ def test_what_is_not_understood_is_said(files: list[str], arguments: list[str], 
 
 def test_profiles_that_are_none_are_named(files: list[str], tmp_path: Path) -> None:
     (tmp_path / "profiles" / "wrong.yaml").write_text("kind: Something\n")
-    with pytest.raises(CommandError, match=r"wrong\.yaml: a profile record is expected"):
+    with pytest.raises(CommandError, match=r"wrong\.yaml:1: apiVersion"):
         CliRunner().invoke(app, ["host", *files], catch_exceptions=False)
 
 
