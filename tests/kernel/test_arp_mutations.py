@@ -3,7 +3,7 @@
 
 Frames run through the programs by BPF_PROG_TEST_RUN, as if they came in on this namespace's loopback. The
 rules are told once more here, in Python, for frames as they are read; the two must agree on each frame.
-NSP_MUTATIONS raises the number (a million takes a minute).
+NSP_MUTATIONS raises the number (a million takes half a minute).
 """
 
 from __future__ import annotations
