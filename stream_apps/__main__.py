@@ -19,6 +19,7 @@ from stream_apps.config import load
 from stream_apps.correlate.pods import PodTable
 from stream_apps.errors import ConfigError
 from stream_apps.pipeline import Pipeline
+from stream_apps.profiles.desk import ProfileDesk
 
 if TYPE_CHECKING:
     from stream_apps.config import StreamConfig
@@ -69,7 +70,8 @@ def _serve(config: StreamConfig, signing_key: SigningKey, instance: str | None) 
         window_s=max(config.detect.repeat_after_s, config.correlate.names.grace_s),
     )
     pods = PodTable()
-    serve(settings, Pipeline(config, pods), pods)
+    desk = ProfileDesk()
+    serve(settings, Pipeline(config, pods, desk), pods, desk)
 
 
 def _address(text: str | None) -> tuple[str, int] | None:

@@ -29,5 +29,9 @@ class BatchError(StreamAppError):
         super().__init__(reason)
 
 
+class ProfileError(StreamAppError):
+    """A published profile that cannot be used; the one before it stays. The text names it and the reason."""
+
+
 class ConfigError(StreamAppError):
     """A configuration that is refused whole; the text has one line a problem: place, reason, cure."""

@@ -29,6 +29,7 @@ from stream_apps.detect.registry import build_detectors
 from stream_apps.detect.scene import Scene
 from stream_apps.detect.suppression import Suppression
 from stream_apps.errors import BatchError
+from stream_apps.profiles.desk import ProfileDesk
 from stream_apps.respond.desired import DesiredStates
 from stream_apps.respond.threat import Threat
 from stream_apps.respond.times import Times, TimeToBlock
@@ -90,9 +91,12 @@ class Pipeline:
         ledger: The account of all events.
     """
 
-    def __init__(self, config: StreamConfig, pods: PodTable | None = None) -> None:
+    def __init__(
+        self, config: StreamConfig, pods: PodTable | None = None, desk: ProfileDesk | None = None
+    ) -> None:
         self.ledger = LossLedger()
         self._pods = pods if pods is not None else PodTable()
+        self._desk = desk if desk is not None else ProfileDesk()
         self._programs = assembly.build_programs(config.correlate)
         self._lineage_rules = assembly.build_lineage_rules(config.correlate)
         self._names = assembly.build_names(config.correlate)
@@ -123,6 +127,7 @@ class Pipeline:
         except (KeyError, TypeError, ValueError) as error:
             raise BatchError(f"not the shape of an EventBatch: {type(error).__name__}: {error}") from error
         outcome = Outcome(events=len(admission.events), duplicates=admission.duplicates)
+        self._desk.node(view.node)
         for place, reason in view.problems:
             self._report(outcome, EventError("correlate", place, reason))
         scene = Scene(view, descents(view, self._lineage_rules), self._names, self._pods)
@@ -153,6 +158,7 @@ class Pipeline:
         totals = self.ledger.totals()
         return {
             **self._counts,
+            **self._desk.metrics(),
             ("correlate", "events_unaccounted"): totals.unaccounted,
             ("correlate", "events_lost"): totals.lost,
             ("correlate", "names_workload_evicted"): self._names.evicted_workloads,

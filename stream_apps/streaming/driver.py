@@ -43,6 +43,9 @@ class Hooks(Protocol):
     async def before_partitions(self, partitions: frozenset[int]) -> None:
         """Make ready for partitions that were somebody else's until now."""
 
+    async def partitions_held(self, partitions: frozenset[int]) -> None:
+        """These are ours from now on, and no others."""
+
 
 class HookedApp(Protocol):
     """The app that owns the transport."""
@@ -96,6 +99,8 @@ class StrictConsumer(driver.Consumer):
         new, self._held = now - self._held, now
         if new and not self.should_stop:
             await self._hooks.before_partitions(new)
+        if not self.should_stop:
+            await self._hooks.partitions_held(now)
         await super().on_partitions_assigned(assigned, generation_id)
 
 

@@ -16,6 +16,7 @@ class Message:
         offset: Its offset.
         key: Key, None without one.
         value: Value, None for a tombstone.
+        timestamp_ns: Wall time of the message, to the millisecond; 0 when it was not asked for.
     """
 
     topic: str
@@ -23,6 +24,7 @@ class Message:
     offset: int
     key: bytes | None
     value: bytes | None
+    timestamp_ns: int = 0
 
     @property
     def place(self) -> str:

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from schemas.partition import partition_for
 from schemas.signing import VerifyingKeys
-from schemas.topics import ENFORCEMENT
+from schemas.topics import ENFORCEMENT, EVENTS
 from stream_apps.streaming.app import build_app
 from stream_apps.streaming.errors import OutputLostError, StoppedError, StreamError
 from stream_apps.streaming.metrics import Metrics, MetricsServer
 from stream_apps.streaming.outputs import STOP_PATIENCE_S, Outputs
+from stream_apps.streaming.profile_orders import ProfilePublisher
 from stream_apps.streaming.read_back import ReadBack
 from stream_apps.streaming.side_input import SideInput
 from stream_apps.streaming.side_topics import SideTopics
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from schemas.signing import SigningKey
     from stream_apps.correlate.pods import PodTable
     from stream_apps.pipeline import Pipeline
+    from stream_apps.profiles.desk import ProfileDesk
     from stream_apps.streaming.app import StreamApp
     from stream_apps.streaming.connection import KafkaConnection
     from stream_apps.streaming.message import Message
@@ -73,16 +76,21 @@ class RuntimeSettings:
 class Runtime:
     """Puts the parts together; is what Faust's driver calls back. Made and run on one event loop."""
 
-    def __init__(self, settings: RuntimeSettings, pipeline: Pipeline, pods: PodTable) -> None:
+    def __init__(
+        self, settings: RuntimeSettings, pipeline: Pipeline, pods: PodTable, desk: ProfileDesk
+    ) -> None:
         self._settings = settings
         self._pipeline = pipeline
+        self._desk = desk
         self._metrics = Metrics()
         self._side = SideTopics(settings.connection)
         trusted = VerifyingKeys.from_pems([settings.signing_key.public_pem()])
-        self._side_input = SideInput(pipeline, pods, trusted, self._metrics)
+        self._side_input = SideInput(pipeline, pods, desk, trusted, self._metrics)
         self._outputs = Outputs(settings.connection, self._metrics)
         self._read_back = ReadBack(settings.connection, settings.group, settings.window_s)
         self._worker: Worker | None = None
+        self._publisher: ProfilePublisher | None = None
+        self._events_partitions = 0
         self._stopping = asyncio.Event()
         self._failed = asyncio.Event()
         self._phase: str | None = "waiting for Kafka"
@@ -141,14 +149,30 @@ class Runtime:
         _log.info("partitions taken over", partitions=sorted(partitions), batches_read_back=count)
         self._phase = None
 
+    async def partitions_held(self, partitions: frozenset[int]) -> None:
+        """See :class:`stream_apps.streaming.driver.Hooks`."""
+        count = self._events_partitions
+        self._desk.takes(lambda node: partition_for(node.encode(), count) in partitions)
+        if self._publisher:
+            orders = await self._publisher.publish()
+            _log.info("nodes of our partitions are told", partitions=sorted(partitions), orders=orders)
+
     async def _process(self) -> None:
         loop = asyncio.get_running_loop()
         partitions = await loop.run_in_executor(None, self._side.topics)
-        self._phase = "loading pods and enforcement"
+        self._phase = "loading pods, profiles and enforcement"
         count = await loop.run_in_executor(None, self._side.load, partitions, self._side_input.take)
         _log.info("side topics loaded", messages=count)
         self._worker = Worker(
             self._pipeline,
+            self._outputs,
+            self._settings.signing_key,
+            partitions[ENFORCEMENT.name],
+            self._metrics,
+        )
+        self._events_partitions = partitions[EVENTS.name]
+        self._publisher = ProfilePublisher(
+            self._desk,
             self._outputs,
             self._settings.signing_key,
             partitions[ENFORCEMENT.name],
@@ -162,7 +186,20 @@ class Runtime:
         await self._run_app(self._worker)
 
     async def _take_side(self, messages: list[Message]) -> None:
-        self._side_input.take(messages)
+        refused = self._side_input.take(messages)
+        try:
+            if self._worker and self._publisher:
+                for message, reason in refused:
+                    await self._bury_profile(self._worker, message, reason)
+                await self._publisher.publish()
+        except StreamError as error:
+            _log.error("an order was refused", reason=str(error))
+            self._failed.set()
+
+    async def _bury_profile(self, worker: Worker, message: Message, reason: str) -> None:
+        """Every process reads it; one of them keeps it."""
+        if self._desk.is_mine((message.key or b"").decode(errors="replace")):
+            await worker.bury(message, "decode", reason)
 
     async def _run_app(self, worker: Worker) -> None:
         settings = self._settings
@@ -233,6 +270,8 @@ class Runtime:
         if self._worker and self._phase is None:
             try:
                 await self._worker.tick()
+                if self._publisher:
+                    await self._publisher.publish()
             except StreamError as error:
                 _log.error("an output of the clock was refused", reason=str(error))
                 self._failed.set()

@@ -18,15 +18,16 @@ from stream_apps.streaming.runtime import Runtime, RuntimeSettings
 if TYPE_CHECKING:
     from stream_apps.correlate.pods import PodTable
     from stream_apps.pipeline import Pipeline
+    from stream_apps.profiles.desk import ProfileDesk
 
 _log = structlog.get_logger(__name__)
 
 
-def serve(settings: RuntimeSettings, pipeline: Pipeline, pods: PodTable) -> NoReturn:
+def serve(settings: RuntimeSettings, pipeline: Pipeline, pods: PodTable, desk: ProfileDesk) -> NoReturn:
     """Run until a signal or a failure, and exit: 0 or 1."""
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
-    status = loop.run_until_complete(_run(settings, pipeline, pods))
+    status = loop.run_until_complete(_run(settings, pipeline, pods, desk))
     logging.shutdown()
     sys.stderr.flush()
     # Not sys.exit: after a crash Faust's thread and tasks may wait for a broker that is away, for ever. All
@@ -34,9 +35,9 @@ def serve(settings: RuntimeSettings, pipeline: Pipeline, pods: PodTable) -> NoRe
     os._exit(status)
 
 
-async def _run(settings: RuntimeSettings, pipeline: Pipeline, pods: PodTable) -> int:
+async def _run(settings: RuntimeSettings, pipeline: Pipeline, pods: PodTable, desk: ProfileDesk) -> int:
     try:
-        await Runtime(settings, pipeline, pods).run()
+        await Runtime(settings, pipeline, pods, desk).run()
     except StreamError as error:
         _log.error("the stream app ends; a restart goes on from the committed offsets", reason=str(error))
         return 1

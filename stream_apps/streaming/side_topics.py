@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The topics every stream app reads in whole, beside its share of the events.
 
-``nsp.pods`` and ``nsp.enforcement`` from the beginning, loaded before the first event is processed;
+``nsp.pods``, ``nsp.profiles`` and ``nsp.enforcement`` from the beginning, loaded before the first event is
+processed or the first order published;
 ``nsp.enforcement-status`` from now on. One consumer without a group, in a thread; what it reads is handed to
 the event loop, so that the pipeline is touched by one thread only. A broker that is away is waited for.
 """
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
-from schemas.topics import ENFORCEMENT, ENFORCEMENT_STATUS, PODS, TOPICS
+from schemas.topics import ENFORCEMENT, ENFORCEMENT_STATUS, PODS, PROFILES, TOPICS
 from stream_apps.streaming.errors import StartError, StoppedError
 from stream_apps.streaming.message import Message
 
@@ -34,7 +35,8 @@ _HANDOVER_MESSAGES: Final = 500
 # What librdkafka may fetch ahead; its 64 MB default would be most of this process.
 _FETCH_AHEAD_KBYTES: Final = 4096
 
-_IN_WHOLE: Final = (PODS.name, ENFORCEMENT.name)
+_IN_WHOLE: Final = (PODS.name, PROFILES.name, ENFORCEMENT.name)
+_NS_PER_MS: Final = 1_000_000
 _FROM_NOW: Final = ENFORCEMENT_STATUS.name
 
 
@@ -78,7 +80,7 @@ class SideTopics:
             return {name: len(found[name].partitions) for name in TOPICS}
         raise StoppedError("stopped while waiting for Kafka")
 
-    def load(self, partitions: Mapping[str, int], take: Callable[[list[Message]], None]) -> int:
+    def load(self, partitions: Mapping[str, int], take: Callable[[list[Message]], object]) -> int:
         """Read what is read in whole, up to its end as it is now; :meth:`start` goes on from there.
 
         Args:
@@ -103,7 +105,7 @@ class SideTopics:
             count += len(messages)
             if not self._unread:
                 return count
-        raise StoppedError("stopped while loading pods and enforcement")
+        raise StoppedError("stopped while loading pods, profiles and enforcement")
 
     def start(self, take: Callable[[list[Message]], None]) -> None:
         """Go on reading in a thread; ``take`` is called in that thread."""
@@ -128,16 +130,30 @@ class SideTopics:
                 take(messages)
 
     def _read(self) -> list[Message]:
-        received: list[Any] = self._consumer.consume(_HANDOVER_MESSAGES, _POLL_S)
+        # consume() alone would wait for all it may return, and a profile would with it.
+        first: Any = self._consumer.poll(_POLL_S)
+        if first is None:
+            return []
+        received: list[Any] = [first, *self._consumer.consume(_HANDOVER_MESSAGES - 1, 0)]
         messages = []
         for each in received:
             error = each.error()
             if error is None:
-                messages.append(
-                    Message(each.topic(), each.partition(), each.offset(), each.key(), each.value())
-                )
+                messages.append(_message(each))
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client names it so
                 self._unread.discard((each.topic(), each.partition()))
             else:
                 _log.warning("reading a side topic", topic=each.topic(), reason=error.str())
         return messages
+
+
+def _message(received: Any) -> Message:
+    """A message as the client gives it; without a time it has 0."""
+    return Message(
+        topic=received.topic(),
+        partition=received.partition(),
+        offset=received.offset(),
+        key=received.key(),
+        value=received.value(),
+        timestamp_ns=max(received.timestamp()[1], 0) * _NS_PER_MS,
+    )

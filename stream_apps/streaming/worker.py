@@ -127,7 +127,7 @@ class Worker:
         try:
             decided = self._pipeline.process(batch, self._now_ns())
         except Exception as error:  # noqa: BLE001 - whatever a batch triggers, the next one is processed
-            await self._bury(message, getattr(error, "stage", "detect"), _reason(error))
+            await self.bury(message, getattr(error, "stage", "detect"), _reason(error))
             return
         self._measure(batch, time.perf_counter() - began)
         problems = [each for order in decided.enforcements if (each := await self._enforce(order))]
@@ -135,7 +135,7 @@ class Worker:
         problems += [f"{each.stage}, {each.place}: {each.reason}" for each in decided.errors]
         if problems:
             stage = decided.errors[0].stage if decided.errors else "respond"
-            await self._bury(message, stage, "\n".join(problems))
+            await self.bury(message, stage, "\n".join(problems))
         self._metrics.messages.labels(message.topic, "partly" if problems else "processed").inc()
 
     async def tick(self) -> None:
@@ -161,7 +161,7 @@ class Worker:
             return
         self._metrics.replayed.inc()
 
-    async def _bury(self, message: Message, stage: str, reason: str) -> None:
+    async def bury(self, message: Message, stage: str, reason: str) -> None:
         """Count a message that cannot be used, or not all of it, and keep it with the reason."""
         reason = reason[:REASON_MAX_CHARACTERS]
         _log.warning("message cannot be used", place=message.place, stage=stage, reason=reason)
@@ -184,7 +184,7 @@ class Worker:
                 raise SchemaError("an empty message")  # noqa: TRY301 - one place buries what is not a batch
             return decode_as(EVENTS.value, message.value)
         except SchemaError as error:
-            await self._bury(message, "decode", _reason(error))
+            await self.bury(message, "decode", _reason(error))
             return None
 
     async def _enforce(self, enforcement: Mapping[str, Any]) -> str | None:

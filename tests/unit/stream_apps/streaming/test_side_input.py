@@ -11,6 +11,7 @@ from schemas.codec import encode
 from schemas.samples import load_samples
 from schemas.signing import SigningKey, VerifyingKeys
 from stream_apps.correlate.pods import PodTable
+from stream_apps.profiles.desk import ProfileDesk
 from stream_apps.respond.times import TimeToBlock
 from stream_apps.streaming.message import Message
 from stream_apps.streaming.metrics import Metrics
@@ -51,10 +52,17 @@ class Side:
         self.key = SigningKey.generate()
         self.metrics = Metrics()
         trusted = VerifyingKeys.from_pems([self.key.public_pem()])
-        self.input = SideInput(cast("Pipeline", self.listener), self.pods, trusted, self.metrics)
+        self.desk = ProfileDesk()
+        self.input = SideInput(cast("Pipeline", self.listener), self.pods, self.desk, trusted, self.metrics)
 
-    def take(self, topic: str, value: bytes | None, key: bytes | None = b"u") -> None:
-        self.input.take([Message(topic, 0, 0, key, value)])
+    def take(
+        self, topic: str, value: bytes | None, key: bytes | None = b"u", at_ns: int = 0
+    ) -> list[tuple[Message, str]]:
+        return self.input.take([Message(topic, 0, 0, key, value, at_ns)])
+
+    def drafts(self) -> list[tuple[str, dict[str, Any]]]:
+        self.desk.takes(lambda _: True)
+        return [(each.name, dict(each.record)) for each in self.desk.drafts(1)]
 
     def figure(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
@@ -85,6 +93,43 @@ def test_enforcement_of_others_is_not_believed(side: Side) -> None:
     side.take("nsp.enforcement", payload)
     assert side.listener.enforcements == []
     assert side.figure("nsp_stream_messages_total", topic="nsp.enforcement", outcome="unusable") == 2
+
+
+def test_profiles_and_pods_become_orders_and_orders_read_need_none(side: Side) -> None:
+    profile, pod = sample("SecurityProfile", "pod"), sample("Pod", "running")
+    pod |= {"namespace": profile["namespace"], "labels": profile["pod_selector"]["match_labels"]}
+    profile["pod_selector"]["match_expressions"] = []
+    key = f"{profile['namespace']}/{profile['name']}".encode()
+    side.take("nsp.pods", encode("Pod", pod), pod["uid"].encode(), at_ns=2_000_000)
+    assert side.take("nsp.profiles", encode("SecurityProfile", profile), key) == []
+    said = side.drafts()
+    assert {(name, order["subject"]) for name, order in said} == {
+        ("NodeWorkloads", f"workloads/{pod['node']}"),
+        ("ProfileOrder", f"profile/{key.decode()}"),
+    }
+    for name, order in said:
+        side.take("nsp.enforcement", side.key.sign(encode(name, order)))
+    assert side.drafts() == []
+    side.take("nsp.profiles", None, key)
+    ((_, gone),) = side.drafts()
+    assert gone["removed"]
+
+
+def test_an_order_of_others_to_a_node_is_not_believed(side: Side) -> None:
+    order = sample("ProfileOrder", "pod")
+    side.take("nsp.enforcement", SigningKey.generate().sign(encode("ProfileOrder", order)))
+    assert side.drafts() == []
+    side.take("nsp.enforcement", side.key.sign(encode("ProfileOrder", order)))
+    ((_, answer),) = side.drafts()  # no profile says so: it is taken back
+    assert answer["removed"]
+
+
+@pytest.mark.parametrize("value", [b"garbage", b"", encode("Pod", sample("Pod", "running"))])
+def test_a_profile_that_cannot_be_used_is_returned_with_the_reason(side: Side, value: bytes) -> None:
+    ((message, reason),) = side.take("nsp.profiles", value, b"default/web")
+    assert message.value == value
+    assert reason
+    assert side.figure("nsp_stream_messages_total", topic="nsp.profiles", outcome="unusable") == 1
 
 
 def test_the_time_to_block_is_measured_for_what_was_issued_here(side: Side) -> None:
