@@ -26,4 +26,15 @@ static __always_inline int is_mapped(const u8 *address)
 	return !words[0] && !words[1] && words[2] == bpf_htonl(0xffff);
 }
 
+static __always_inline int is_loopback(const u8 *address)
+{
+	const u32 *words = (const u32 *)address;
+
+	if (words[0] || words[1])
+		return 0;
+	if (words[2] == bpf_htonl(0xffff))
+		return address[12] == 127;
+	return !words[2] && words[3] == bpf_htonl(1);
+}
+
 #endif

@@ -106,9 +106,12 @@ static __always_inline void learn_new(const struct nsp_learned_key *key,
 		count(NSP_COUNTER_LEARNED_FULL);
 }
 
-/* The later expiry counts; with it goes the name. */
+/*
+ * The later expiry counts; with it goes the name. User space may take out what has
+ * expired at any time, so that is written by the map's own update.
+ */
 static __always_inline void learn_address(struct nsp_learned_key *key,
-					  const struct nsp_learned_value *value)
+					  struct nsp_learned_value *value)
 {
 	struct nsp_learned_value *known = learned.lookup(key);
 
@@ -116,6 +119,10 @@ static __always_inline void learn_address(struct nsp_learned_key *key,
 		return learn_new(key, value);
 	if (known->expires_ns >= value->expires_ns)
 		return;
+	if (known->expires_ns <= bpf_ktime_get_boot_ns()) {
+		learned.update(key, value);
+		return;
+	}
 	known->name_id = value->name_id;
 	known->expires_ns = value->expires_ns;
 }

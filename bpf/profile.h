@@ -68,17 +68,6 @@ static __always_inline struct nsp_grants *grants_of(u32 slot, u32 program, u32 s
 	return *policy ? grants_in(*policy, index, program, script) : 0;
 }
 
-static __always_inline int is_loopback(const u8 *address)
-{
-	const u32 *words = (const u32 *)address;
-
-	if (words[0] || words[1])
-		return 0;
-	if (words[2] == bpf_htonl(0xffff))
-		return address[12] == 127;
-	return !words[2] && words[3] == bpf_htonl(1);
-}
-
 /* No profile may cut the sensor itself, nor the way in that was kept for emergencies. */
 static __always_inline int is_beyond_profiles(const struct nsp_process_key *process,
 					      const struct nsp_flow_event *flow, u8 direction)

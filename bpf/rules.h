@@ -54,6 +54,8 @@ static __always_inline int is_resolver(u64 workload_cgroup_id, const u8 *address
 	key.workload_cgroup_id = workload_cgroup_id;
 	if (resolvers.lookup(&key))
 		return 1;
+	if (is_loopback(address)) /* the node's stub; in another network it is somebody else */
+		return 0;
 	key.workload_cgroup_id = 0;
 	return resolvers.lookup(&key) != 0;
 }
@@ -174,6 +176,8 @@ static __always_inline int is_allowed_dns(struct nsp_profile_scratch *ask,
 	ask->resolver.workload_cgroup_id = ask->who.workload_cgroup_id;
 	if (resolvers.lookup(&ask->resolver))
 		return 1;
+	if (is_loopback(ask->resolver.address))
+		return 0;
 	ask->resolver.workload_cgroup_id = 0;
 	return resolvers.lookup(&ask->resolver) != 0;
 }

@@ -263,7 +263,8 @@ struct nsp_learned_name {
 
 /*
  * resolvers: this -> u32 1. Only what they answer is learned, and DNS to them on port
- * 53 passes without an address rule where names may be asked. Workload 0: of every one.
+ * 53 passes without an address rule where names may be asked. Workload 0: of every one,
+ * but an address of the loopback then only of what is no workload: it is each network's own.
  */
 struct nsp_resolver_key {
 	__u64 workload_cgroup_id;

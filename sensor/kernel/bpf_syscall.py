@@ -47,6 +47,7 @@ class _Command(IntEnum):
     MAP_GET_FD_BY_ID = 14
     OBJ_GET_INFO_BY_FD = 15
     RAW_TRACEPOINT_OPEN = 17
+    MAP_LOOKUP_AND_DELETE_ELEM = 21
     MAP_LOOKUP_BATCH = 24
     MAP_UPDATE_BATCH = 26
     LINK_CREATE = 28
@@ -226,6 +227,18 @@ def map_update_batch(fd: int, keys: bytes, values: bytes, entries: int) -> None:
     keys_buffer, values_buffer = _copy(keys), _copy(values)
     attr = _attr("<QQQQIIQQ", 0, 0, _address(keys_buffer), _address(values_buffer), entries, fd, 0, 0)
     _call(_Command.MAP_UPDATE_BATCH, attr)
+
+
+def map_take(fd: int, key: bytes, value_bytes: int) -> bytes | None:
+    """Remove an entry of a hash and return its last value, in one step; None when there was none."""
+    key_buffer, value = _copy(key), ctypes.create_string_buffer(value_bytes)
+    attr = _attr("<I4xQQQ", fd, _address(key_buffer), _address(value), 0)
+    result = _try(_Command.MAP_LOOKUP_AND_DELETE_ELEM, attr)
+    if result == -errno.ENOENT:
+        return None
+    if result < 0:
+        raise BpfCallError(_Command.MAP_LOOKUP_AND_DELETE_ELEM.name, "", -result)
+    return value.raw
 
 
 def map_items(fd: int, info: MapInfo) -> Iterator[tuple[bytes, bytes]]:

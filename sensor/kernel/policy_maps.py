@@ -252,8 +252,42 @@ class PolicyMaps:
             yield LearnedKey.unpack(key), LearnedValue.unpack(value)
 
     def drop_learned(self, key: LearnedKey) -> bool:
-        """Forget one; False when it was forgotten."""
-        return bpf.map_delete(self._maps["learned"], key.pack())
+        """Forget one; False when it was forgotten. The workload has its place back."""
+        if not bpf.map_delete(self._maps["learned"], key.pack()):
+            return False
+        self._removed(key.workload_cgroup_id)
+        return True
+
+    def drop_learned_unless(self, key: LearnedKey, newer_than_ns: int) -> bool:
+        """Forget one that expired before; False when it was forgotten, or learned again meanwhile."""
+        packed = key.pack()
+        value = bpf.map_take(self._maps["learned"], packed, LearnedValue.layout.size)
+        if value is None:
+            return False
+        if LearnedValue.unpack(value).expires_ns > newer_than_ns and bpf.map_update(
+            self._maps["learned"], packed, value, bpf.UpdateFlag.NO_EXIST
+        ):
+            return False
+        self._removed(key.workload_cgroup_id)
+        return True
+
+    def _removed(self, workload_cgroup_id: int) -> None:
+        key = U64.pack(workload_cgroup_id)
+        before = bpf.map_lookup(self._maps["learned_removed"], key, U64.size)
+        removed = 1 + (U64.unpack(before)[0] if before else 0)
+        self._write("learned_removed", key, U64.pack(removed))
+
+    def learned_in_use(self) -> Iterator[tuple[int, int]]:
+        """How many places each workload has taken of its share."""
+        removed = dict(self._items("learned_removed"))
+        for key, added in self._items("learned_added"):
+            taken = U64.unpack(added)[0] - U64.unpack(removed.get(key, bytes(U64.size)))[0]
+            yield U64.unpack(key)[0], taken
+
+    def forget_learner(self, workload_cgroup_id: int) -> None:
+        """A workload is gone, and so are its addresses: it has no share any more."""
+        for name in ("learned_added", "learned_removed"):
+            bpf.map_delete(self._maps[name], U64.pack(workload_cgroup_id))
 
     def policy_counters(self, slot: int) -> PolicyCounters:
         """What was refused and alerted under a slot since load."""
