@@ -28,6 +28,7 @@ from sensor.policy.layout import SLOT_UNKNOWN
 from sensor.policy.node import NodePolicies, NodeSettings
 from sensor.policy.protection import protected
 from sensor.policy.resolvers import node_resolvers
+from sensor.policy.started_with import StartedWith
 from sensor.publish.batch import BatchBuilder
 from sensor.publish.identity import node_identity
 from sensor.publish.lineage import ProcessTable
@@ -84,7 +85,14 @@ class Agent:
         )
         self._pipeline.producer = self._producer
         self._settings = settings
-        self._policies = NodePolicies(node_settings(settings), kernel.policy, self._workloads, SystemClock())
+        clock = SystemClock()
+        self._policies = NodePolicies(
+            node_settings(settings),
+            kernel.policy,
+            self._workloads,
+            clock,
+            StartedWith(kernel.cgroup_root, clock),
+        )
         self._enforcement = EnforcementAgent(kernel, self._workloads, settings, self.notices, self._policies)
         self._interfaces: Interfaces | None = None
         if settings.interfaces == "on":

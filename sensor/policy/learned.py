@@ -8,15 +8,14 @@ places, and the kernel counts those it could not learn for want of one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from sensor.kernel.errors import KernelError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
-    from sensor.kernel.policy_state import LearnedKey, LearnedValue
+    from sensor.policy.ports import NodeMaps
 
 # Half of the shortest time a place is worth waiting for; a sweep of a full map takes a tenth of a second.
 SWEEP_NS: Final = 10_000_000_000
@@ -24,43 +23,24 @@ SWEEP_NS: Final = 10_000_000_000
 KEEP_NS: Final = 30_000_000_000
 
 
-class LearnedMaps(Protocol):
-    """What is asked of sensor/kernel/policy_maps.py."""
-
-    def learned(self) -> Iterator[tuple[LearnedKey, LearnedValue]]:
-        """Every learned address."""
-
-    def drop_learned_unless(self, key: LearnedKey, newer_than_ns: int) -> bool:
-        """Take one out, unless it has been learned again."""
-
-    def learned_in_use(self) -> Iterator[tuple[int, int]]:
-        """How many places each workload has."""
-
-    def forget_learner(self, workload_cgroup_id: int) -> None:
-        """A workload has no share any more."""
-
-
-@dataclass(slots=True)
-class LearnedCounters:
-    """For the metrics: addresses there were at the last sweep; the others since start."""
-
-    addresses: int = 0
-    removed: int = 0
-    kept_at_the_last_moment: int = 0
-    failed_sweeps: int = 0
-
-
 class LearnedSweep:
     """The sweeps of one node.
 
     Args:
         maps: The kernel's.
+
+    ``counters``: addresses there were at the last sweep; the others since the start.
     """
 
-    def __init__(self, maps: LearnedMaps) -> None:
+    def __init__(self, maps: NodeMaps) -> None:
         self._maps = maps
         self._next_ns = 0
-        self.counters = LearnedCounters()
+        self.counters = {
+            "learned_addresses": 0,
+            "learned_removed": 0,
+            "learned_again_meanwhile": 0,
+            "learned_sweeps_failed": 0,
+        }
 
     def tick(self, now_ns: int, workloads: Collection[int]) -> None:
         """Sweep when it is time.
@@ -75,7 +55,7 @@ class LearnedSweep:
         try:
             self._sweep(now_ns - KEEP_NS, workloads)
         except KernelError:
-            self.counters.failed_sweeps += 1
+            self.counters["learned_sweeps_failed"] += 1
 
     def _sweep(self, expired_ns: int, workloads: Collection[int]) -> None:
         addresses = 0
@@ -84,11 +64,11 @@ class LearnedSweep:
             if value.expires_ns > expired_ns and not gone:
                 addresses += 1
             elif self._maps.drop_learned_unless(key, value.expires_ns if gone else expired_ns):
-                self.counters.removed += 1
+                self.counters["learned_removed"] += 1
             else:
                 addresses += 1
-                self.counters.kept_at_the_last_moment += 1
-        self.counters.addresses = addresses
+                self.counters["learned_again_meanwhile"] += 1
+        self.counters["learned_addresses"] = addresses
         for workload, places in list(self._maps.learned_in_use()):
             if places == 0 and workload not in workloads and workload != 0:
                 self._maps.forget_learner(workload)

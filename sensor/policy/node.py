@@ -14,23 +14,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from schemas.addresses import to_mapped
 from sensor.enforce.profiles import ProfileResult
 from sensor.kernel.errors import KernelError
 from sensor.kernel.policy_state import BreakGlass, ResolverKey
 from sensor.policy import layout
 from sensor.policy.apply import PolicyTables
+from sensor.policy.believed import Believed, resolver_keys
 from sensor.policy.errors import PolicyRefused
+from sensor.policy.learned import LearnedSweep
 from sensor.policy.profile import CompiledProfile, compile_profile
 from sensor.policy.reconcile import Reconciler, Report
 from sensor.policy.safety import Protected, check_profile
 from sensor.policy.workloads import Profiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from sensor.enforce.clock import Clock
     from sensor.policy.ports import NodeMaps
+    from sensor.policy.started_with import StartedWith
     from sensor.workload.table import Workload
 
 # Freeing waits five seconds anyway; and a second late is early enough.
@@ -79,7 +81,14 @@ class NodeSettings:
 class NodePolicies:
     """Profiles to kernel, on one node."""
 
-    def __init__(self, settings: NodeSettings, maps: NodeMaps, workloads: Workloads, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: NodeSettings,
+        maps: NodeMaps,
+        workloads: Workloads,
+        clock: Clock,
+        started_with: StartedWith | None = None,
+    ) -> None:
         self._settings = settings
         self._maps = maps
         self._workloads = workloads
@@ -92,7 +101,8 @@ class NodePolicies:
         self._seen_changes = -1
         self._expiry_ns: int | None = None
         self._collect_at_ns = 0
-        self._resolvers: set[ResolverKey] = set()
+        self._believed = Believed(maps, settings.resolvers, started_with)
+        self._sweep = LearnedSweep(maps)
         # Policies an earlier sensor put in force, until somebody speaks of their workload: that nothing on
         # the topic mentions them any more is no order to lift them.
         self._adopted: dict[str, int] = {}
@@ -101,7 +111,7 @@ class NodePolicies:
     @property
     def counters(self) -> Mapping[str, int]:
         """What was done and what went wrong, for the metrics."""
-        return {**self._tables.counters, **self._reconciler.counters}
+        return {**self._tables.counters, **self._reconciler.counters, **self._sweep.counters}
 
     def start(self) -> None:
         """Take over what an earlier sensor left; before the first order.
@@ -124,7 +134,7 @@ class NodePolicies:
             for subject in slots.subjects()
             if (slot := slots.get(subject)) is not None and slot in in_force
         }
-        self._resolvers = set(self._maps.resolvers())
+        self._believed.adopt()
 
     def put(self, record: Mapping[str, Any], workloads: Collection[str]) -> str:
         """A profile is there, or is another now; returns why it is refused, or an empty text."""
@@ -191,19 +201,15 @@ class NodePolicies:
         return ""
 
     def _believe(self) -> None:
-        wanted = {ResolverKey(0, to_mapped(address)) for address in self._settings.resolvers}
+        named: set[ResolverKey] = set()
+        workloads = self._workloads.governed()
         for key, pods in self._selected.items():
             profile = self._profiles.get(key)
             if profile and profile.resolvers:
-                for workload in self._workloads.governed():
+                for workload in workloads:
                     if workload.id in pods:
-                        wanted |= _resolver_keys(workload.workload_cgroup_id, profile.resolvers)
-        for resolver in wanted - self._resolvers:
-            self._maps.set_resolver(resolver)
-            self._resolvers.add(resolver)
-        for resolver in self._resolvers - wanted:
-            self._maps.drop_resolver(resolver)
-        self._resolvers = wanted
+                        named |= resolver_keys(workload.workload_cgroup_id, profile.resolvers)
+        self._believed.update(workloads, named)
 
     def _result(self, key: str, report: Report, problem: str) -> ProfileResult:
         profile = self._profiles.get(key)
@@ -232,13 +238,20 @@ class NodePolicies:
         if now_ns >= self._collect_at_ns:
             self._collect_at_ns = now_ns + _COLLECT_NS
             self._tables.collect(now_ns)
+            self._look_after(now_ns)
         expired = self._expiry_ns is not None and self._expiry_ns <= self._clock.wall_ns()
         return expired or self._workloads.changes != self._seen_changes
+
+    def _look_after(self, now_ns: int) -> None:
+        """Workloads that had no process yet, and addresses that have expired."""
+        workloads = self._workloads.governed()
+        if self._believed.waiting:
+            try:
+                self._believed.update(workloads)
+            except KernelError:  # the next plan tells it
+                self._seen_changes = -1
+        self._sweep.tick(now_ns, {each.workload_cgroup_id for each in workloads})
 
     def usage(self) -> Mapping[str, int]:
         """Entries in the maps, for the metrics."""
         return self._tables.usage()
-
-
-def _resolver_keys(workload_cgroup_id: int, addresses: Iterable[str]) -> set[ResolverKey]:
-    return {ResolverKey(workload_cgroup_id, to_mapped(address)) for address in addresses}

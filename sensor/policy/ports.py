@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         BreakGlass,
         GrantsValue,
         LearnedKey,
+        LearnedValue,
         PolicyValue,
         ProgramKey,
         ResolverKey,
@@ -75,7 +76,7 @@ class PolicyMaps(Protocol):
     def drop_program_rule(self, key: ProgramKey) -> bool:
         """Forget one."""
 
-    def learned(self) -> Iterator[tuple[LearnedKey, object]]:
+    def learned(self) -> Iterator[tuple[LearnedKey, LearnedValue]]:
         """Every learned address."""
 
     def drop_learned(self, key: LearnedKey) -> bool:
@@ -96,6 +97,15 @@ class NodeMaps(PolicyMaps, Protocol):
 
     def drop_expected_workload(self, cgroup_name: str) -> bool:
         """Wait no longer."""
+
+    def drop_learned_unless(self, key: LearnedKey, newer_than_ns: int) -> bool:
+        """Forget an address that had expired by then; False when it has been learned again."""
+
+    def learned_in_use(self) -> Iterator[tuple[int, int]]:
+        """How many places each workload has."""
+
+    def forget_learner(self, workload_cgroup_id: int) -> None:
+        """A workload has no share any more."""
 
     def set_resolver(self, key: ResolverKey) -> None:
         """Believe a DNS server."""

@@ -40,6 +40,8 @@ _STATX_ATTRIBUTES: Final = (8, 56)  # offsets of stx_attributes and stx_attribut
 _STATX_CTIME_OFFSET: Final = 96
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _NS: Final = 1_000_000_000
+# A file's times are those of the last tick: up to 10 ms (HZ=100) before it was changed.
+_TICK_NS: Final = 10_000_000
 
 
 def resolvers_in(text: str) -> tuple[str, ...]:
@@ -117,4 +119,4 @@ def _is_as_mounted(file: int, began_ns: int) -> bool:
         raise OSError(ctypes.get_errno(), "statx")
     attributes, known = (struct.unpack_from("<Q", found, offset)[0] for offset in _STATX_ATTRIBUTES)
     seconds, nanoseconds = struct.unpack_from("<qI", found, _STATX_CTIME_OFFSET)
-    return bool(attributes & known & _MOUNT_ROOT) and seconds * _NS + nanoseconds <= began_ns
+    return bool(attributes & known & _MOUNT_ROOT) and seconds * _NS + nanoseconds + _TICK_NS < began_ns

@@ -11,6 +11,7 @@ from sensor.kernel.policy_state import (
     CONTENT_BYTES,
     GrantsValue,
     LearnedKey,
+    LearnedValue,
     PolicyValue,
     ProgramKey,
     RulesetValue,
@@ -39,7 +40,7 @@ class FakePolicyMaps:
         self.pending: dict[tuple[TrieKind, int], Items] = {}
         self.ids: dict[bytes, int] = {}
         self.rules: dict[ProgramKey, GrantsValue] = {}
-        self.learned_addresses: dict[LearnedKey, object] = {}
+        self.learned_addresses: dict[LearnedKey, LearnedValue] = {}
         self.expected: dict[str, int] = {}
         self.identified = 0
         self.log: list[str] = []
@@ -130,7 +131,7 @@ class FakePolicyMaps:
         self._write("drop_program_rule")
         return self.rules.pop(key, None) is not None
 
-    def learned(self) -> Iterator[tuple[LearnedKey, object]]:
+    def learned(self) -> Iterator[tuple[LearnedKey, LearnedValue]]:
         yield from list(self.learned_addresses.items())
 
     def drop_learned(self, key: LearnedKey) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sensor.kernel.policy_state import LearnedKey
+from sensor.kernel.policy_state import LearnedKey, LearnedValue
 from sensor.policy import layout
 from sensor.policy.apply import PolicyTables
 from sensor.policy.limits import QUARANTINE_NS
@@ -181,7 +181,7 @@ def test_addresses_learned_before_a_change_count_on_and_go_with_the_last_that_co
     tables.apply({5: source.policy(web("10.0.0.0/8", "a.example"))}, source)
     ((first, _),) = maps.ruleset_array.items()
     learned = LearnedKey(77, first, bytes(16))
-    maps.learned_addresses[learned] = None
+    maps.learned_addresses[learned] = LearnedValue(0, 0)
     tables.apply({5: source.policy(web("10.0.0.0/8", "a.example", "b.example"))}, source)
     free_all(tables)
     policy = maps.policy_of(5)
