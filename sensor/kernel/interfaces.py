@@ -30,8 +30,8 @@ from sensor.kernel.support import kernel_version
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-# The child takes a seventh of a second and a millisecond an interface, a minute on a busy emulated CPU; beyond
-# this it hangs.
+# A seventh of a second and a millisecond an interface; a minute on a busy emulated CPU. Beyond this it
+# hangs.
 ATTACH_TIMEOUT_S: Final = 300.0
 # Between two runs: pods come in bursts, and one run serves them all.
 PAUSE_S: Final = 1.0
