@@ -185,6 +185,10 @@ class Detect(Section):
     """A shell takes its commands from the network."""
     arp_spoofing: RuleItem = Field(default=RuleItem(), alias="nsp.arp-spoofing")
     """Somebody claims another's address on the wire. ``destinations`` are the addresses claimed."""
+    profile_violation: RuleItem = Field(default=RuleItem(), alias="nsp.profile-violation")
+    """A workload did what its SecurityProfile does not allow."""
+    dns_trace: RuleItem = Field(default=RuleItem(), alias="nsp.dns-trace")
+    """Each resolution of workloads whose SecurityProfile asks for it; informational."""
     enforcement_refused: RuleItem = Field(default=RuleItem(), alias="nsp.enforcement-refused")
     """A sensor refused a command. Exclusions do not apply: no process is behind it."""
     repeat_after_s: Annotated[int, Field(ge=1, le=86_400)] = 600

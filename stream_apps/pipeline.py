@@ -101,7 +101,7 @@ class Pipeline:
         self._lineage_rules = assembly.build_lineage_rules(config.correlate)
         self._names = assembly.build_names(config.correlate)
         self._ordering = Ordering()
-        self._detectors = build_detectors(config.detect)
+        self._detectors = build_detectors(config.detect, self._desk)
         self._suppression = Suppression(config.detect.repeat_after_s * assembly.NS_PER_S)
         self._states = DesiredStates()
         self._responder, self._limits = assembly.build_responder(config, self._states)
@@ -204,7 +204,6 @@ class Pipeline:
                     raise IndexError(f"process {process} is not in the dictionary of {images}")  # noqa: TRY301
                 if kind == DNS_ANSWER:
                     learn(workload_ids[process], event, event["ktime_ns"] + offset_ns)
-                    continue
                 table = table_of(kind)
                 if table is not None and process in table:
                     self._judge(scene, table[process], (kind, event), findings)
@@ -244,12 +243,14 @@ class Pipeline:
             if further:
                 self._issue(further.enforcements, view, outcome)
             return
+        finding.summed = self._suppression.summed(node, boot_id, finding)
         response = self._responder.respond(threat, now_ns)
         workload = self._pods.describe(threat.workload)
         alert = build_alert(finding, scene, workload, response.record, now_ns)
         outcome.alerts.append(alert)
         self._issue(response.enforcements, view, outcome)
-        self._suppression.tell(node, boot_id, finding, alert, response.retry)
+        if not finding.single:
+            self._suppression.tell(node, boot_id, finding, alert, response.retry)
         self._counts["respond", response.record["decision"].replace("-", "_")] += 1
 
     def _issue(self, enforcements: tuple[dict[str, Any], ...], view: BatchView, outcome: Outcome) -> None:

@@ -63,7 +63,7 @@ def describe(finding: Finding, scene: Scene) -> str:
     """What was seen, in a sentence with the facts."""
     suspect = finding.suspect
     if not suspect.actor:
-        return f"The sensor of {shown(scene.view.node)} {finding.telling.says}."
+        return f"The sensor of {shown(scene.view.node)} {finding.telling.says}.{_summed(finding)}"
     parts = [_process(scene, suspect.actor)]
     if suspect.service:
         between = _between(scene, suspect)
@@ -78,8 +78,16 @@ def describe(finding: Finding, scene: Scene) -> str:
         parts.append(",")
     if suspect.why and finding.telling.says != suspect.why:
         parts.append(f" {suspect.why} and")
-    parts.append(f" {finding.telling.says}.")
+    parts.append(f" {finding.telling.says}.{_summed(finding)}")
     return "".join(parts)
+
+
+def _summed(finding: Finding) -> str:
+    """How often, of what is summed by itself and not by process tree."""
+    if finding.suspect.cut_root:
+        return ""
+    times = f" {finding.count} times in one batch." if finding.count > 1 else ""
+    return times + (f" {finding.summed} times more since the alert before." if finding.summed else "")
 
 
 def lineage(suspect: Suspect, scene: Scene) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ Input: an event and who did it. Output: a :class:`Sighting`, or None for what is
 workload, or goes to an excluded destination.
 
 A question to a DNS server counts as egress itself, wherever the server is: the name leaves. Refusals count
-where a *destination* is blocked: the attempt was made, and its connect event does not exist. What a
-quarantine refuses is the consequence of an alert, not the ground for one.
+where a destination is blocked or a profile does not allow it: the attempt was made, and its connect event does
+not exist. What a quarantine refuses is the consequence of an alert, not the ground for one.
 """
 
 from __future__ import annotations
@@ -47,9 +47,7 @@ def egress(
     """Judge an event of one of :data:`EGRESS_KINDS`."""
     if kind == QUESTION:
         return _question(scene, suspect, event, severity)
-    if kind == REFUSAL and not (
-        event["reason"] == "BLOCKED_DESTINATION" and event["hook"] in ("CONNECT", "SENDMSG")
-    ):
+    if kind == REFUSAL and not _is_attempt(event):
         return None
     address: str = event["remote_address"]
     if scene.stays_inside(suspect.actor, address):
@@ -60,6 +58,18 @@ def egress(
     return _connection(kind, event, known, severity)
 
 
+def _is_attempt(event: Mapping[str, Any]) -> bool:
+    """Whether a refusal is of what would have been egress, and not followed by the event it would have been.
+
+    By a blocked destination or a profile; what is quarantined already is no news.
+    """
+    return (
+        event["hook"] in {"CONNECT", "SENDMSG"}
+        and not event["reason"].startswith("QUARANTINED")
+        and not event.get("alerted_only", False)
+    )
+
+
 def _connection(kind: str, event: Mapping[str, Any], known: KnownName | None, severity: Severity) -> Sighting:
     protocol = PROTOCOL_NAMES.get(event["protocol"], f"protocol {event['protocol']}")
     where = endpoint(event["remote_address"], event["remote_port"]) + f"/{protocol}"
@@ -67,7 +77,7 @@ def _connection(kind: str, event: Mapping[str, Any], known: KnownName | None, se
     verb, past = {
         CONNECT: ("connect to", "connected to"),
         DATAGRAM: ("datagram to", "sent a datagram to"),
-        REFUSAL: ("refused: connect to", "tried to reach the blocked"),
+        REFUSAL: ("refused: connect to", "tried to reach the refused"),
     }[kind]
     return Sighting(
         severity,

@@ -45,6 +45,9 @@ class Finding:
         destinations: Where it went, in order.
         dns_name: First name seen.
         attack: ATT&CK ids.
+        count: How many sightings.
+        summed: How many came since the alert before this one, without an alert.
+        single: No process and no group: nothing will ever be the same again.
     """
 
     rule: Rule
@@ -58,6 +61,9 @@ class Finding:
     destinations: list[Destination] = field(default_factory=list)
     dns_name: str | None = None
     attack: dict[str, None] = field(default_factory=dict)
+    count: int = 0
+    summed: int = 0
+    single: bool = False
 
     def alert_id(self, node: str, boot_id: str) -> str:
         """32 hex digits, the same whenever the same evidence is read."""
@@ -95,6 +101,7 @@ class Findings:
         finding = self._found.get(key)
         if finding is None or level(sighting.severity) > level(finding.severity):
             finding = self._found[key] = _opened(finding, rule, key, suspect, sighting, event)
+            finding.single = not suspect.cut_root and not sighting.group
         _take(finding, suspect, sighting, (kind, event))
 
 
@@ -112,6 +119,7 @@ def _opened(
         # Half of the room stays for what comes from now on.
         finding.evidence = before.evidence[: MAX_EVIDENCE // 2]
         finding.destinations = before.destinations
+        finding.count = before.count
         finding.dns_name = before.dns_name
         finding.attack.update(before.attack)
     return finding
@@ -121,6 +129,7 @@ def _take(
     finding: Finding, suspect: Suspect, sighting: Sighting, place: tuple[str, Mapping[str, Any]]
 ) -> None:
     kind, event = place
+    finding.count += 1
     if RANK[sighting.severity] > RANK[finding.severity]:
         finding.severity = sighting.severity
     if sighting.weight > finding.telling.weight:

@@ -10,7 +10,14 @@ from __future__ import annotations
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
-from stream_apps.detect import arp_spoofing, enforcement_refused, rce_egress, reverse_shell
+from stream_apps.detect import (
+    arp_spoofing,
+    dns_trace,
+    enforcement_refused,
+    profile_violation,
+    rce_egress,
+    reverse_shell,
+)
 from stream_apps.detect.exclusions import Exclusion
 
 if TYPE_CHECKING:
@@ -18,11 +25,15 @@ if TYPE_CHECKING:
 
     from stream_apps.config_sections import Detect, ExclusionItem, RuleItem
     from stream_apps.detect.rule import Detector
+    from stream_apps.profiles.desk import ProfileDesk
 
+_NS_PER_S: Final = 1_000_000_000
 RULE_IDS: Final = (
     rce_egress.RULE.id,
     reverse_shell.RULE.id,
     arp_spoofing.RULE.id,
+    profile_violation.RULE.id,
+    dns_trace.RULE.id,
     enforcement_refused.RULE.id,
 )
 
@@ -49,7 +60,7 @@ REVERSE_SHELL_DEFAULTS: Final = (
 )  # fmt: skip
 
 
-def build_detectors(config: Detect) -> list[Detector]:
+def build_detectors(config: Detect, profiles: ProfileDesk) -> list[Detector]:
     """The detectors a configuration wants, in the order in which they judge an event."""
     found: list[Detector] = []
     item = config.rce_egress
@@ -64,6 +75,16 @@ def build_detectors(config: Detect) -> list[Detector]:
     if item.enabled:
         severity = item.severity or arp_spoofing.RULE.severity
         found.append(arp_spoofing.ArpSpoofing(_exclusions(item, ()), severity))
+    item = config.profile_violation
+    if item.enabled:
+        severity = item.severity or profile_violation.RULE.severity
+        window_ns = config.repeat_after_s * _NS_PER_S
+        exclusions = _exclusions(item, ())
+        found.append(profile_violation.ProfileViolation(profiles, exclusions, severity, window_ns))
+    item = config.dns_trace
+    if item.enabled:
+        severity = item.severity or dns_trace.RULE.severity
+        found.append(dns_trace.DnsTrace(profiles, _exclusions(item, ()), severity))
     item = config.enforcement_refused
     if item.enabled:
         found.append(

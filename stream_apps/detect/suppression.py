@@ -39,12 +39,14 @@ class Told:
         severity: Its severity.
         settled: A response was decided on; a higher severity of the same level changes nothing.
         until_ns: Wall ns; evidence before it is no news.
+        since: Sightings that were no news.
     """
 
     alert_id: str
     severity: Severity
     settled: bool
     until_ns: int
+    since: int = 0
 
     def is_surpassed_by(self, severity: Severity) -> bool:
         """Whether evidence of a severity is news even now."""
@@ -77,7 +79,13 @@ class Suppression:
         if found is None or wall_ns >= found.until_ns or found.is_surpassed_by(finding.severity):
             return None
         self.suppressed += 1
+        found.since += finding.count
         return found
+
+    def summed(self, node: str, boot_id: str, finding: Finding) -> int:
+        """How many sightings came since the last alert that were no news."""
+        found = self._told.get((node, boot_id, finding.key))
+        return found.since if found else 0
 
     def tell(self, node: str, boot_id: str, finding: Finding, alert: Mapping[str, Any], retry: bool) -> None:
         """Remember an alert.

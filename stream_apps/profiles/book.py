@@ -84,6 +84,7 @@ class ProfileBook:
         self._by_namespace: dict[str, set[str]] = {}
         self._by_generation: dict[int, set[str]] = {}
         self._node_scope: set[str] = set()
+        self._tracing: set[str] = set()
         self._bytes = 0
         # With the time of its newest change.
         self._pods: dict[str, tuple[Pod, int]] = {}
@@ -123,6 +124,8 @@ class ProfileBook:
         self._by_generation.setdefault(record["generation"], set()).add(key)
         if record["scope"] == "NODE":
             self._node_scope.add(key)
+        if record["trace_dns"]:
+            self._tracing.add(key)
         for uid in self._pods_of_namespace.get(record["namespace"], ()):
             pod, _ = self._pods[uid]
             if selects_pod(record, pod.namespace, pod.labels):
@@ -144,6 +147,7 @@ class ProfileBook:
     def _forget(self, key: str, held: Held) -> None:
         del self._profiles[key]
         self._node_scope.discard(key)
+        self._tracing.discard(key)
         _discard(self._by_namespace, held.record["namespace"], key)
         _discard(self._by_generation, held.record["generation"], key)
         # What it selected until now is told of the change too.
@@ -265,23 +269,34 @@ class ProfileBook:
         """Keys of the profiles that have a generation now."""
         return tuple(sorted(self._by_generation.get(generation, ())))
 
-    def profiles_of_pod(self, uid: str) -> Iterator[Mapping[str, Any]]:
-        """The profiles in force that select a pod."""
-        known = self._pods.get(uid)
-        if known is None:
-            return
-        pod, _ = known
-        for key in self._by_namespace.get(pod.namespace, ()):
-            held = self._profiles[key]
-            if not held.over and uid in held.pods.get(pod.node, ()):
-                yield held.record
+    def traces_anything(self) -> bool:
+        """Whether any profile asks for DNS tracing."""
+        return bool(self._tracing)
 
-    def profiles_of_node(self, node: str) -> Iterator[Mapping[str, Any]]:
-        """The profiles in force for services of a node."""
-        for key in self._node_scope:
+    def traces(self, node: str, workload: Mapping[str, Any]) -> bool:
+        """Whether a profile that selects a ``Workload`` record of a node asks for DNS tracing."""
+        uid = workload["pod_uid"]
+        for key in self._tracing:
             held = self._profiles[key]
-            if not held.over and selects_node(held.record, {HOSTNAME_LABEL: node}):
-                yield held.record
+            if held.over:
+                continue
+            if uid:
+                if uid in held.pods.get(node, ()):
+                    return True
+            elif selects_node(held.record, {HOSTNAME_LABEL: node}) and any(
+                _selects_service(each, workload) for each in held.record["services"]
+            ):
+                return True
+        return False
+
+
+def _selects_service(service: Mapping[str, str], workload: Mapping[str, Any]) -> bool:
+    """By unit or by cgroup; who selects an executable does not select the service it runs in."""
+    if service["unit"]:
+        return bool(service["unit"] == workload["unit"])
+    outer = service["cgroup_path"]
+    path: str = workload["cgroup_path"]
+    return bool(outer) and (path == outer or path.startswith(outer.rstrip("/") + "/"))
 
 
 def _discard(sets: dict[_Name, set[str]], name: _Name, item: str) -> None:

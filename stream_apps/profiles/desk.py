@@ -186,6 +186,14 @@ class ProfileDesk:
         """The profiles, ``<namespace>/<name>``, that have a generation now."""
         return self.book.at_generation(generation)
 
+    def traces_anything(self) -> bool:
+        """Whether any profile asks for DNS tracing."""
+        return self.book.traces_anything()
+
+    def traces(self, node: str, workload: Mapping[str, Any]) -> bool:
+        """Whether a profile that selects a ``Workload`` asks for DNS tracing."""
+        return self.book.traces(node, workload)
+
     def metrics(self) -> Mapping[tuple[str, str], int]:
         """Counters and sizes for the page of the stream app, stage ``profiles``."""
         figures = {

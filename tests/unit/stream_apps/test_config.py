@@ -13,6 +13,7 @@ from stream_apps.config import MAX_FILE_BYTES, StreamConfig, json_schema, json_s
 from stream_apps.detect.registry import RULE_IDS, build_detectors
 from stream_apps.errors import ConfigError
 from stream_apps.pipeline import Pipeline
+from stream_apps.profiles.desk import ProfileDesk
 from stream_apps.respond.desired import DesiredStates
 
 ROOT = Path(__file__).parents[3]
@@ -158,7 +159,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_every_rule_has_a_place_in_the_configuration() -> None:
     names: dict[str, Any] = json_schema()["$defs"]["Detect"]["properties"]
     assert set(RULE_IDS) < set(names)
-    assert [each.rule.id for each in build_detectors(StreamConfig().detect)] == list(RULE_IDS)
+    assert [each.rule.id for each in build_detectors(StreamConfig().detect, ProfileDesk())] == list(RULE_IDS)
 
 
 def test_what_the_file_says_reaches_the_parts() -> None:
@@ -167,7 +168,7 @@ def test_what_the_file_says_reaches_the_parts() -> None:
         "detect: {nsp.reverse-shell: {enabled: false}}\n"
     )
     assert build_names(config.correlate).is_trusted("10.9.1.1")
-    assert "nsp.reverse-shell" not in [each.rule.id for each in build_detectors(config.detect)]
+    assert "nsp.reverse-shell" not in [each.rule.id for each in build_detectors(config.detect, ProfileDesk())]
     responder, limits = build_responder(config, DesiredStates())
     assert limits.disarmed_rules() == []
     assert set(responder._policies) == {"nsp.rce-egress", "nsp.reverse-shell"}
