@@ -26,7 +26,9 @@ struct nsp_dns_owners {
 	u32 job; /* 0: the question; 1 + 2n: owner of record n; 2 + 2n: its target */
 	u32 position;
 	u32 label_end;
+	u32 first; /* where the part that is being read begins: pointers lead before it */
 	u32 broken;
+	u32 pad;
 };
 
 /* In skb->cb: [3] is the scratch, [4] how often dns_owners has run for this packet. */
@@ -49,6 +51,7 @@ static __always_inline void next_name(struct nsp_dns_answer_scratch *scratch,
 	record = record_at(scratch, table, index);
 	remember(&owners->job, job);
 	remember(&owners->position, job & 1 ? record->owner_offset : record->data_offset);
+	remember(&owners->first, recall(&owners->position));
 }
 
 static __always_inline void store_name(struct nsp_dns_owners *owners)
@@ -78,7 +81,7 @@ static __always_inline void read_word(struct nsp_dns_owners *owners, const u8 *m
 
 /*
  * One step of a name; true when the name has ended. A broken one has hash 0, which no
- * name has; pointers lead backwards, or they could go round.
+ * name has. Each pointer leads before what was read so far, or they could go round.
  */
 static __always_inline int name_step(struct nsp_dns_owners *owners, const u8 *message,
 				     u32 message_bytes)
@@ -102,9 +105,10 @@ static __always_inline int name_step(struct nsp_dns_owners *owners, const u8 *me
 		return 1;
 	}
 	end = (length & NSP_DNS_POINTER_OFFSET) << 8 | message_u8(message, position, 1);
-	if (length < NSP_DNS_POINTER || end >= position)
+	if (length < NSP_DNS_POINTER || end >= recall(&owners->first))
 		return 1;
 	remember(&owners->position, end);
+	remember(&owners->first, end);
 	return 0;
 }
 

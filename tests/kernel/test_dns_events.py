@@ -13,7 +13,7 @@ import pytest
 from tests.support import dns_messages as dns
 from tests.support.dns_exchange import SERVERS, Exchange
 from tests.support.dns_lab import DnsLab, dns_lab
-from tests.support.dns_messages import TO_QUESTION, message, name, record
+from tests.support.dns_messages import TO_QUESTION, message, mutated, name, record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -258,25 +258,6 @@ def test_longer_message_than_is_copied_is_cut_and_counted(lab: DnsLab) -> None:
     assert event["incomplete"]
     assert seen.raw[-1]["message"] == message(NAME, records)[: dns.MAX_COPY_BYTES]
     assert seen.counted == {"dns_too_long": 1}
-
-
-def mutated(data: bytes, generator: random.Random) -> bytes:
-    """A message with a few bytes changed, sometimes cut or continued; mostly still with a DNS header."""
-    changed = bytearray(data)
-    first = 0 if generator.random() < 0.15 else dns.HEADER_BYTES
-    for _ in range(generator.randint(0, 6)):
-        last = len(changed) if generator.random() < 0.6 else min(len(changed), 64)
-        changed[generator.randrange(first, last)] = generator.choice(
-            (0, 1, 63, 64, 0xC0, 0xFF, generator.randrange(256))
-        )
-    action = generator.random()
-    if action < 0.2:
-        return bytes(changed[: generator.randrange(1, len(changed))])
-    if action < 0.3:
-        changed += generator.randbytes(generator.randrange(1, 80))
-    if action > 0.9:
-        struct.pack_into(">H", changed, 6, generator.choice((0, 1, 2, 31, 32, 33, 65535)))
-    return bytes(changed)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -7,8 +7,11 @@ Both are written from RFC 1035 and share nothing with the code under test.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import random
 
 QUERY: Final = 0x0100  # recursion desired
 RESPONSE: Final = 0x8180  # response, recursion desired and available
@@ -54,9 +57,31 @@ def message(
     return head + name(question) + struct.pack(">HH", kind, CLASS_IN) + b"".join(records)
 
 
+def mutated(data: bytes, generator: random.Random) -> bytes:
+    """A message with a few bytes changed, sometimes cut or continued; mostly still with a DNS header."""
+    changed = bytearray(data)
+    first = 0 if generator.random() < 0.15 else HEADER_BYTES
+    for _ in range(generator.randint(0, 6)):
+        last = len(changed) if generator.random() < 0.6 else min(len(changed), 64)
+        changed[generator.randrange(first, last)] = generator.choice(
+            (0, 1, 63, 64, 0xC0, 0xFF, generator.randrange(256))
+        )
+    action = generator.random()
+    if action < 0.2:
+        return bytes(changed[: generator.randrange(1, len(changed))])
+    if action < 0.3:
+        changed += generator.randbytes(generator.randrange(1, 80))
+    if action > 0.9:
+        struct.pack_into(">H", changed, 6, generator.choice((0, 1, 2, 31, 32, 33, 65535)))
+    return bytes(changed)
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What an event of a message has to say: record places are (ttl, type, offset, bytes)."""
+    """What an event of a message has to say: record places are (ttl, type, offset, bytes).
+
+    Owners are the offsets at which the records' names begin.
+    """
 
     name_bytes: int
     question_type: int
@@ -64,6 +89,7 @@ class Reading:
     cut: bool = False
     malformed: bool = False
     more: bool = False
+    owners: tuple[int, ...] = field(default=(), compare=False)
 
 
 def read(data: bytes, *, response: bool) -> Reading | None:
@@ -82,9 +108,10 @@ def read(data: bytes, *, response: bool) -> Reading | None:
     (question_type,) = struct.unpack_from(">H", data, at - 4)
     if not response:
         return Reading(name_bytes, question_type, cut=cut)
-    records, problem = _records(data, at, answers)
+    found, problem = _records(data, at, answers)
     malformed = problem == "malformed" and not cut
-    return Reading(name_bytes, question_type, records, cut, malformed, problem == "more")
+    records, owners = tuple(each[1:] for each in found), tuple(each[0] for each in found)
+    return Reading(name_bytes, question_type, records, cut, malformed, problem == "more", owners)
 
 
 def _name_bytes(data: bytes) -> int:
@@ -98,28 +125,30 @@ def _name_bytes(data: bytes) -> int:
     return 0
 
 
-def _records(data: bytes, at: int, remaining: int) -> tuple[tuple[tuple[int, int, int, int], ...], str]:
-    found: list[tuple[int, int, int, int]] = []
+def _records(data: bytes, at: int, remaining: int) -> tuple[list[tuple[int, int, int, int, int]], str]:
+    found: list[tuple[int, int, int, int, int]] = []
+    owner = at
     for _ in range(MAX_STEPS):
         if not remaining:
-            return tuple(found), ""
+            return found, ""
         if len(found) == MAX_RECORDS:
             break
         if at >= len(data):
-            return tuple(found), "malformed"
+            return found, "malformed"
         length = data[at]
         if 0 < length < 64:
             at += 1 + length
             continue
         at += 2 if length else 1
         if 64 <= length < 0xC0 or at + 10 > len(data):
-            return tuple(found), "malformed"
+            return found, "malformed"
         kind, record_class, ttl_s, data_bytes = struct.unpack_from(">HHIH", data, at)
         at += 10
         if at + data_bytes > len(data):
-            return tuple(found), "malformed"
+            return found, "malformed"
         if record_class == CLASS_IN:
-            found.append((ttl_s, kind, at, data_bytes))
+            found.append((owner, ttl_s, kind, at, data_bytes))
         at += data_bytes
+        owner = at
         remaining -= 1
-    return tuple(found), "more" if remaining else ""
+    return found, "more" if remaining else ""
