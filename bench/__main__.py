@@ -16,7 +16,7 @@ from bench import machine
 from bench.errors import BenchError
 from demo.errors import DemoError
 
-NAMES = ("latency", "policy", "profiles", "gap", "drain", "stream", "loop", "footprint")
+NAMES = ("latency", "policy", "profiles", "names", "gap", "drain", "stream", "loop", "footprint")
 
 
 def flatten(result: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

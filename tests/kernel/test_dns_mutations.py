@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutated questions and answers on real sockets: each passes, or teaches, exactly what the oracle says.
 
-NSP_MUTATIONS raises the number of datagrams (a million takes five minutes).
+NSP_MUTATIONS raises the number of datagrams (a million takes half a minute).
 """
 
 from __future__ import annotations
