@@ -20,7 +20,9 @@ class Report:
     """The figures of one run.
 
     The three ``_ms`` are those of the attack whose shell was seen to open and go silent; bytes and
-    beacons are sums over all attacks, each counted from its own block.
+    beacons are sums over all attacks, each counted from its own block. ``profile_reached`` are connects to
+    what an allowed name had just been answered with, ``profile_refused`` how a question for another name
+    and a connect to another address ended.
     """
 
     alerts: int
@@ -36,6 +38,9 @@ class Report:
     attacker_bytes_before_block: int
     attacker_bytes_after_block: int
     attacker_beacons_after_block: int
+    profile_reached: int
+    profile_wrongly_refused: int
+    profile_refused: list[str]
     events_produced: int
     events_seen: int
     events_counted_lost: int
@@ -54,6 +59,10 @@ class Report:
             "no beacon got out after the block": self.attacker_beacons_after_block == 0,
             "the service was used": self.service_requests > 0 or self.recorded,
             "the service never failed": self.service_requests_failed == 0,
+            "what the profile allows was reached": self.profile_reached > 0 or self.recorded,
+            "the profile refused nothing wrongly": self.profile_wrongly_refused == 0,
+            "the profile refused what it does not allow": self.profile_refused == ["EPERM", "EPERM"]
+            or self.recorded,
             "events were produced": self.events_produced > 0,
             "every event is accounted for": self.events_unaccounted == 0,
         }

@@ -132,7 +132,9 @@ class Scene:
         if not self._unloads:
             self._stack.callback(services.unload, self.pins)
             self._unloads = True
-        sensor = services.start_sensor(self.workspace, self.brokers, self.cgroups.root, self.pins)
+        sensor = services.start_sensor(
+            self.workspace, self.brokers, self.cgroups.root, self.pins, ADDRESSES["dns"]
+        )
         self._watch("sensor", sensor)
 
     def wait_until_stream_is_healthy(self) -> None:
@@ -149,14 +151,21 @@ class Scene:
         """Wait for a condition; fail at once when a process of the scene has died."""
         wait_until(what, condition, timeout_s, self.processes)
 
-    def start(self, host: str, *arguments: str) -> Reader:
-        """Start a workload on a host: in its pod's cgroup, or outside for hosts that are not ours."""
+    def start(self, host: str, *arguments: str, name: str = "") -> Reader:
+        """Start a workload on a host: in its pod's cgroup, or outside for hosts that are not ours.
+
+        Args:
+            host: Of the network.
+            arguments: Program and arguments.
+            name: What it is called, where a host has more than one.
+        """
         resolver = self.workspace.directory / "resolv.conf"
         resolver.write_text(f"nameserver {ADDRESSES['dns']}\noptions timeout:1 attempts:3\n")
         home = self._homes.get(host, self.cgroups.outside)
-        with self.workspace.log(f"workload-{host}").open("a") as log:
+        name = name or host
+        with self.workspace.log(f"workload-{name}").open("a") as log:
             process = start_workload(self.network.hosts[host], home, resolver, arguments, log)
-        self._watch(f"workload {host}", process)
+        self._watch(f"workload {name}", process)
         return Reader(process).start()
 
     def start_shop(self, observer: Observer) -> Reader:
@@ -167,6 +176,20 @@ class Scene:
         customer = self.start("client", "benign_client.py", "shop.demo.test", str(SHOP_PORT))
         self.wait("the first customer", lambda: bool(customer.lines))
         return customer
+
+    def apply_profile(self) -> str:
+        """Put the customer's profile in force; returns what the node answered."""
+        profile = Path(__file__).parent / "profile.yaml"
+        return services.run_nsp("apply", "-f", str(profile), "--wait", "--brokers", self.brokers)
+
+    def visit(self, attempts: int) -> dict[str, Any]:
+        """Have somebody try what the customer's profile allows, and what it does not; what came of it."""
+        shop = ("shop.demo.test", str(SHOP_PORT), str(attempts))
+        other = (ATTACKER_NAME, ADDRESSES["attacker"], str(FIRST_SHELL_PORT))
+        visitor = self.start("client", "visitor.py", *shop, *other, name="visitor")
+        self.processes.pop("workload visitor")  # it ends by itself
+        self.wait("the visitor to have tried", lambda: visitor.has("tried"))
+        return next(line for line in visitor.lines if line.get("event") == "tried")
 
     def start_attacker(self) -> Reader:
         """Start the attacker's host; it waits for ``go``."""

