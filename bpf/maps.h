@@ -189,6 +189,7 @@ BPF_HASH(workload_flags, u64, u32, NSP_MAX_WORKLOADS);
 BPF_F_TABLE("sk_storage", int, struct nsp_socket, sockets, 0, BPF_F_NO_PREALLOC | BPF_F_CLONE);
 
 BPF_TABLE("array", u32, u64, policy_slots, NSP_MAX_POLICY_SLOTS);
+BPF_TABLE("array", u32, u64, settling, NSP_MAX_POLICY_SLOTS);
 BPF_TABLE("array", u32, struct nsp_policy, policies, NSP_MAX_POLICIES);
 BPF_TABLE("array", u32, struct nsp_ruleset, rulesets, NSP_MAX_RULESETS);
 BPF_TABLE("array", u32, struct nsp_policy_counters, policy_counters, NSP_MAX_POLICY_SLOTS);

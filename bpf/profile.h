@@ -135,6 +135,13 @@ static __always_inline void apply_mode(struct nsp_decision *decision,
 	decision->verdict = mode == NSP_MODE_ENFORCE ? NSP_VERDICT_REFUSED : NSP_VERDICT_ALERTED;
 }
 
+static __always_inline int is_settling(u32 slot)
+{
+	u64 *until_ns = settling.lookup(&slot);
+
+	return until_ns && *until_ns && bpf_ktime_get_boot_ns() < *until_ns;
+}
+
 /*
  * The decision by profile. decision->name_id is what a flow that is decided again was
  * allowed by before, else 0. Returns 0 when no profile governs it.
@@ -158,6 +165,11 @@ static __always_inline int decide_by_profile(const struct nsp_governed *who,
 	if (!(policy->flags & NSP_POLICY_LOOPBACK) && is_loopback(flow->remote_address))
 		return 1;
 	hold_against_rules(who, grants, flow, which, decision);
+	if (decision->reason == NSP_REASON_ADDRESS && decision->named && is_settling(who->slot)) {
+		decision->reason = NSP_REASON_NONE;
+		decision->tag = 0; /* to be decided again */
+		return 1;
+	}
 	if (decision->reason &&
 	    is_beyond_profiles(process, flow,
 			       which == NSP_FLOW_IN ? NSP_DIRECTION_IN : NSP_DIRECTION_OUT))

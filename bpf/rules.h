@@ -18,6 +18,7 @@
 #define NSP_PORT_RULE_BITS 32 /* direction, protocol, port */
 #define NSP_ADDRESS_RULE_BITS 160 /* direction with its padding, address */
 #define NSP_DNS_PORT 53
+#define NSP_RULESET_NONE 0 /* of what was learned before there was a profile */
 
 /* Whose flow it is; of the caller, or of the socket's owner when it took the socket. */
 struct nsp_governed {
@@ -44,6 +45,7 @@ struct nsp_decision {
 	u8 reason;
 	u8 grants; /* bit n: the n-th rule set passed it */
 	u8 l7; /* every one of these has something to say about the payload */
+	u8 named; /* the address may be of a name that was not learned */
 };
 
 static __always_inline int is_resolver(u64 workload_cgroup_id, const u8 *address)
@@ -88,6 +90,9 @@ static __always_inline int name_may_be_reached(u32 ruleset, u64 name_id)
  */
 #define NSP_PROFILE_SCRATCH_SLOTS 4
 
+/* Through volatile, so that neither LLVM nor the verifier keeps what was written. */
+#define kept(member) (*(volatile typeof(member) *)&(member))
+
 struct nsp_profile_scratch {
 	u64 busy; /* BCC has atomics for 64 bits only */
 	u64 now_ns;
@@ -107,7 +112,8 @@ struct nsp_profile_scratch {
 	u8 passed; /* bit n: the n-th rule set passed the flow */
 	u8 judged; /* and has rules about its payload */
 	u8 deepest; /* the layer the flow came to, where none passed it */
-	u8 pad[5];
+	u8 named; /* a rule set has names, and the address is of none of them */
+	u8 pad[4];
 };
 
 BPF_PERCPU_ARRAY(profile_scratch, struct nsp_profile_scratch, NSP_PROFILE_SCRATCH_SLOTS);
@@ -192,40 +198,48 @@ static __always_inline int any_address_passes(u32 flags, u8 family)
 	return (family == 4 ? flags & NSP_RULESET_ANY_IPV4 : flags & NSP_RULESET_ANY_IPV6) != 0;
 }
 
-/* Whether a former version of the rule set learned the address, for a name that is still allowed. */
+/* Whether the address was learned under ask->learned.ruleset, for a name this one allows. */
+static __always_inline int is_learned_under(struct nsp_profile_scratch *ask, u32 ruleset)
+{
+	struct nsp_learned_value *value = learned.lookup(&ask->learned);
+
+	if (!value || value->expires_ns <= ask->now_ns ||
+	    !name_may_be_reached(ruleset, value->name_id))
+		return 0;
+	ask->name_id = value->name_id;
+	return 1;
+}
+
+/*
+ * Whether a former version of the rule set learned the address, for a name that is still
+ * allowed; or user space, before the workload had a profile.
+ */
 static __always_inline int is_learned_before(struct nsp_profile_scratch *ask, u32 previous,
 					     u32 ruleset)
 {
 #pragma unroll
 	for (int i = 0; i < NSP_RULESET_HISTORY; i++) {
-		struct nsp_learned_value *value;
 		struct nsp_ruleset *before;
 
 		if (!previous)
-			return 0;
+			break;
 		ask->learned.ruleset = previous;
-		value = learned.lookup(&ask->learned);
-		if (value && value->expires_ns > ask->now_ns &&
-		    name_may_be_reached(ruleset, value->name_id)) {
-			ask->name_id = value->name_id;
+		if (is_learned_under(ask, ruleset))
 			return 1;
-		}
 		before = rulesets.lookup(&previous);
 		if (!before)
-			return 0;
+			break;
 		previous = before->previous;
 	}
-	return 0;
+	ask->learned.ruleset = NSP_RULESET_NONE;
+	return is_learned_under(ask, ruleset);
 }
 
 /*
- * Whether an allowed name was answered with the address; ask->name_id says which. What
- * the rule set's previous version learned counts while the name is still allowed: who
- * resolved before a change may connect after it. And a flow that was allowed by a name
- * stays so while the name is, whatever its TTL.
+ * Whether an allowed name was answered with the address; ask->name_id says which. A flow
+ * that was allowed by a name stays so while the name is, whatever its TTL.
  */
-static __always_inline int is_learned(struct nsp_profile_scratch *ask,
-				      const struct nsp_ruleset *rules, u32 ruleset)
+static __always_inline int is_learned(struct nsp_profile_scratch *ask, u32 ruleset)
 {
 	struct nsp_learned_value *value;
 
@@ -233,11 +247,10 @@ static __always_inline int is_learned(struct nsp_profile_scratch *ask,
 		return 1;
 	ask->learned.ruleset = ruleset;
 	value = learned.lookup(&ask->learned);
-	if (value && value->expires_ns > ask->now_ns) {
-		ask->name_id = value->name_id;
-		return 1;
-	}
-	return is_learned_before(ask, rules->previous, ruleset);
+	if (!value || value->expires_ns <= ask->now_ns)
+		return 0;
+	ask->name_id = value->name_id;
+	return 1;
 }
 
 /* The first layer of one rule set that stops the flow, or NSP_REASON_NONE. */
@@ -254,10 +267,16 @@ static __always_inline u8 outgoing_stopped(struct nsp_profile_scratch *ask,
 		return NSP_REASON_L4_PROTOCOL;
 	if (any_address_passes(flags, ask->family))
 		return NSP_REASON_NONE;
-	if (flags & NSP_RULESET_NAMES && is_learned(ask, rules, ruleset))
+	if (flags & NSP_RULESET_NAMES && is_learned(ask, ruleset))
 		return NSP_REASON_NONE;
-	return address_rule_matches(ask, ruleset, NSP_DIRECTION_OUT) ? NSP_REASON_NONE
-								     : NSP_REASON_ADDRESS;
+	if (address_rule_matches(ask, ruleset, NSP_DIRECTION_OUT))
+		return NSP_REASON_NONE;
+	if (flags & NSP_RULESET_NAMES) {
+		if (is_learned_before(ask, rules->previous, ruleset))
+			return NSP_REASON_NONE;
+		kept(ask->named) = 1;
+	}
+	return NSP_REASON_ADDRESS;
 }
 
 static __always_inline u8 incoming_stopped(struct nsp_profile_scratch *ask,
@@ -274,9 +293,6 @@ static __always_inline u8 incoming_stopped(struct nsp_profile_scratch *ask,
 		return NSP_REASON_NONE;
 	return NSP_REASON_ADDRESS;
 }
-
-/* Through volatile, so that neither LLVM nor the verifier keeps what was written. */
-#define kept(member) (*(volatile typeof(member) *)&(member))
 
 /* Asks one rule set: ask->stopped, and whether it judges payloads of such flows. */
 static __always_inline u32 ask_ruleset(struct nsp_profile_scratch *ask,
@@ -342,6 +358,7 @@ static __always_inline void begin_asking(struct nsp_profile_scratch *ask,
 	ask->passed = 0;
 	ask->judged = 0;
 	ask->deepest = NSP_REASON_L3_PROTOCOL;
+	ask->named = 0;
 }
 
 /* Holds the flow against one rule set after the other; fills all but the mode's part. */
@@ -366,6 +383,7 @@ static __always_inline void hold_against_rules(const struct nsp_governed *who,
 	decision->grants = passed;
 	decision->l7 = passed && passed == kept(ask->judged);
 	decision->reason = passed ? NSP_REASON_NONE : kept(ask->deepest);
+	decision->named = kept(ask->named);
 	kept(ask->busy) = 0;
 }
 

@@ -96,6 +96,12 @@ struct nsp_destination {
  */
 #define NSP_POLICY_OF_TAG(tag) ((__u32)(tag))
 
+/*
+ * settling[slot]: CLOCK_BOOTTIME until when an address without a rule still passes where
+ * names are listed, for a workload that runs and gets its first policy: what it was
+ * answered a moment before is not learned yet. Written before the tag; 0 for what has no process yet.
+ */
+
 /* Rule sets of one program or workload: one for each profile that selects it. */
 #define NSP_GRANTS 8
 

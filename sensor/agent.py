@@ -27,6 +27,7 @@ from sensor.policy.errors import PolicyRefused
 from sensor.policy.layout import SLOT_UNKNOWN
 from sensor.policy.node import NodePolicies, NodeSettings
 from sensor.policy.protection import protected
+from sensor.policy.remembered import RememberedAnswers
 from sensor.policy.resolvers import node_resolvers
 from sensor.policy.started_with import StartedWith
 from sensor.publish.batch import BatchBuilder
@@ -71,9 +72,10 @@ class Agent:
         self.notices = Notices(self._losses)
         self._workloads = WorkloadTable(settings.node, kernel.state)
         self._processes = ProcessTable()
+        self._remembered = RememberedAnswers()
         self._pipeline = Pipeline(
             kernel,
-            BatchBuilder(self._processes, self._workloads),
+            BatchBuilder(self._processes, self._workloads, self._remembered),
             node_identity(settings.node),
             self.notices,
             self._losses,
@@ -92,6 +94,7 @@ class Agent:
             self._workloads,
             clock,
             StartedWith(kernel.cgroup_root, clock),
+            self._remembered,
         )
         self._enforcement = EnforcementAgent(kernel, self._workloads, settings, self.notices, self._policies)
         self._interfaces: Interfaces | None = None

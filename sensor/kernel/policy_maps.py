@@ -47,6 +47,8 @@ _ITEMS_A_WRITE: Final = 1024
 # Descriptors of tries on their way into the arrays, below the usual limit of 1,024 open files.
 _PENDING_TRIES: Final = 256
 
+_U64_MAX: Final = (1 << 64) - 1
+
 # enum nsp_setting
 _SETTING_FLOOR: Final = 2
 _SETTING_GRACE: Final = 3
@@ -83,6 +85,10 @@ class PolicyMaps:
         """Switch a slot to another policy, in one write of eight bytes."""
         self.flush()
         self._write("policy_slots", U32.pack(slot), U64.pack(tag))
+
+    def set_settling(self, slot: int, until_ns: int) -> None:
+        """Until when a workload that gets its first policy may reach what no rule passes yet."""
+        self._write("settling", U32.pack(slot), U64.pack(until_ns))
 
     def policy_slot(self, slot: int) -> int:
         """The tag of a slot; 0 is no policy."""
@@ -251,6 +257,25 @@ class PolicyMaps:
         for key, value in self._items("learned"):
             yield LearnedKey.unpack(key), LearnedValue.unpack(value)
 
+    def learn_before(
+        self, workload_cgroup_id: int, address: bytes, expires_ns: int, name: tuple[int, bytes]
+    ) -> None:
+        """Note an address a workload was answered with before it had a profile: rule set 0.
+
+        Args:
+            workload_cgroup_id: Whose.
+            address: 16 bytes.
+            expires_ns: CLOCK_BOOTTIME.
+            name: An id, and the name as ``struct nsp_name_rule``.
+        """
+        self._write("learned_names", U64.pack(name[0]), name[1])
+        key = LearnedKey(workload_cgroup_id, 0, address).pack()
+        value = LearnedValue(expires_ns, name[0]).pack()
+        if bpf.map_update(self._maps["learned"], key, value, bpf.UpdateFlag.NO_EXIST):
+            self._removed(workload_cgroup_id, -1)  # a place taken is one less given back
+        else:
+            self._write("learned", key, value)
+
     def drop_learned(self, key: LearnedKey) -> bool:
         """Forget one; False when it was forgotten. The workload has its place back."""
         if not bpf.map_delete(self._maps["learned"], key.pack()):
@@ -271,17 +296,18 @@ class PolicyMaps:
         self._removed(key.workload_cgroup_id)
         return True
 
-    def _removed(self, workload_cgroup_id: int) -> None:
+    def _removed(self, workload_cgroup_id: int, places: int = 1) -> None:
         key = U64.pack(workload_cgroup_id)
         before = bpf.map_lookup(self._maps["learned_removed"], key, U64.size)
-        removed = 1 + (U64.unpack(before)[0] if before else 0)
+        # Modulo 2^64, as the kernel subtracts.
+        removed = (U64.unpack(before)[0] if before else 0) + places & _U64_MAX
         self._write("learned_removed", key, U64.pack(removed))
 
     def learned_in_use(self) -> Iterator[tuple[int, int]]:
         """How many places each workload has taken of its share."""
         removed = dict(self._items("learned_removed"))
         for key, added in self._items("learned_added"):
-            taken = U64.unpack(added)[0] - U64.unpack(removed.get(key, bytes(U64.size)))[0]
+            taken = U64.unpack(added)[0] - U64.unpack(removed.get(key, bytes(U64.size)))[0] & _U64_MAX
             yield U64.unpack(key)[0], taken
 
     def forget_learner(self, workload_cgroup_id: int) -> None:

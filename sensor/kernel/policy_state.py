@@ -158,6 +158,10 @@ class LearnedValue:
 
     layout: ClassVar = struct.Struct("<QQ")
 
+    def pack(self) -> bytes:
+        """The value's bytes."""
+        return self.layout.pack(self.expires_ns, self.name_id)
+
     @classmethod
     def unpack(cls, data: bytes) -> LearnedValue:
         """Of the value's bytes."""

@@ -20,7 +20,7 @@ from sensor.policy.retire import Retirement
 from sensor.policy.tables import TAG_NUMBER_SHIFT, Tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from sensor.policy.policy import Policy
     from sensor.policy.ports import PolicyMaps, RuleSource
@@ -72,12 +72,19 @@ class PolicyTables:
             "slots": len(self._tables.slots),
         }
 
-    def apply(self, wanted: Mapping[int, Policy | None], source: RuleSource) -> dict[int, NotAppliedError]:
+    def apply(
+        self,
+        wanted: Mapping[int, Policy | None],
+        source: RuleSource,
+        settling: tuple[Collection[int], int] = ((), 0),
+    ) -> dict[int, NotAppliedError]:
         """Give slots their policies (None: none).
 
         Args:
             wanted: By slot. Those that have it already are left alone.
             source: Compiles the rule sets that the kernel does not have.
+            settling: Slots of workloads that run, and until when (boot time) those of them that get their
+                first policy settle.
 
         Returns:
             The slots that stay as they were, and why.
@@ -92,6 +99,8 @@ class PolicyTables:
         for slot, policy in changes.items():
             if slot not in failed:
                 try:
+                    if policy and slot in settling[0] and slot not in self._tables.slots:
+                        self._settle(slot, settling[1])
                     self._switch(slot, policy)
                 except NotAppliedError as error:
                     failed[slot] = error
@@ -164,6 +173,10 @@ class PolicyTables:
             self._unidentified = False
         except NotAppliedError as error:
             failed |= {slot: error for slot, policy in changes.items() if policy and policy.programs}
+
+    def _settle(self, slot: int, until_ns: int) -> None:
+        with kernel_failures("settling"):
+            self._maps.set_settling(slot, until_ns)
 
     def _switch(self, slot: int, policy: Policy | None) -> None:
         index = 0

@@ -45,6 +45,14 @@ class Believed:
         """A workload has no process yet: look again."""
         return self._started_with is not None and self._started_with.waiting
 
+    def believes(self, workload_cgroup_id: int, address: str) -> bool:
+        """Whether what this server answers a workload is learned."""
+        mapped = to_mapped(address)
+        return (
+            ResolverKey(workload_cgroup_id, mapped) in self._held
+            or ResolverKey(_EVERYONE, mapped) in self._held
+        )
+
     def adopt(self) -> None:
         """Take over what an earlier sensor left."""
         self._held = set(self._maps.resolvers())

@@ -11,9 +11,11 @@ tried again. ``counters`` is read by the metrics.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from schemas.addresses import to_mapped
 from sensor.enforce.profiles import ProfileResult
 from sensor.kernel.errors import KernelError
 from sensor.kernel.policy_state import BreakGlass, ResolverKey
@@ -21,9 +23,11 @@ from sensor.policy import layout
 from sensor.policy.apply import PolicyTables
 from sensor.policy.believed import Believed, resolver_keys
 from sensor.policy.errors import PolicyRefused
+from sensor.policy.layout import name_key
 from sensor.policy.learned import LearnedSweep
+from sensor.policy.names import exact_key
 from sensor.policy.profile import CompiledProfile, compile_profile
-from sensor.policy.reconcile import Reconciler, Report
+from sensor.policy.reconcile import SETTLING_NS, Reconciler, Report
 from sensor.policy.safety import Protected, check_profile
 from sensor.policy.workloads import Profiles
 
@@ -32,11 +36,14 @@ if TYPE_CHECKING:
 
     from sensor.enforce.clock import Clock
     from sensor.policy.ports import NodeMaps
+    from sensor.policy.remembered import Answer, RememberedAnswers
     from sensor.policy.started_with import StartedWith
     from sensor.workload.table import Workload
 
 # Freeing waits five seconds anyway; and a second late is early enough.
 _COLLECT_NS: Final = 1_000_000_000
+# Whoever cached an address or keeps a connection may come back with it for so long, then resolves again.
+_RECALLED_NS: Final = 600_000_000_000
 _DIRECTIONS: Final = {"out": layout.OUT, "in": layout.IN}
 
 
@@ -88,6 +95,7 @@ class NodePolicies:
         workloads: Workloads,
         clock: Clock,
         started_with: StartedWith | None = None,
+        remembered: RememberedAnswers | None = None,
     ) -> None:
         self._settings = settings
         self._maps = maps
@@ -103,6 +111,10 @@ class NodePolicies:
         self._collect_at_ns = 0
         self._believed = Believed(maps, settings.resolvers, started_with)
         self._sweep = LearnedSweep(maps)
+        self._remembered = remembered
+        # Workload cgroups that get their first profile, with their cgroups, and until when.
+        self._settling: dict[int, set[int]] = {}
+        self._settled_ns = 0
         # Policies an earlier sensor put in force, until somebody speaks of their workload: that nothing on
         # the topic mentions them any more is no order to lift them.
         self._adopted: dict[str, int] = {}
@@ -164,10 +176,12 @@ class NodePolicies:
         wall_ns = self._clock.wall_ns()
         self._select()
         self._keep_adopted()
+        # Before the rules: whoever they let ask must be answered by somebody who is believed.
+        problem = self._believe()
         report = self._reconciler.reconcile(
             self._workloads.governed(), wall_ns, self._clock.boot_ns(), self._adopted.values()
         )
-        problem = self._place(report)
+        self._place(report)
         self._expiry_ns = self._profiles.next_expiry(wall_ns)
         return {key: self._result(key, report, problem) for key in sorted(self._profiles.keys())}
 
@@ -189,18 +203,13 @@ class NodePolicies:
         for pod, keys in pods.items():
             self._profiles.select(pod, keys)
 
-    def _place(self, report: Report) -> str:
-        """Slots of cgroups, and resolvers; returns what the kernel refused."""
+    def _place(self, report: Report) -> None:
         slots = dict(report.slots)
         subject_of = self._profiles.subject_of
         self._workloads.place(lambda workload: slots.get(subject_of(workload)))
-        try:
-            self._believe()
-        except KernelError as error:
-            return str(error)
-        return ""
 
-    def _believe(self) -> None:
+    def _believe(self) -> str:
+        """Resolvers, and what those said who get their first profile now; returns what the kernel refused."""
         named: set[ResolverKey] = set()
         workloads = self._workloads.governed()
         for key, pods in self._selected.items():
@@ -209,7 +218,39 @@ class NodePolicies:
                 for workload in workloads:
                     if workload.id in pods:
                         named |= resolver_keys(workload.workload_cgroup_id, profile.resolvers)
-        self._believed.update(workloads, named)
+        try:
+            self._believed.update(workloads, named)
+            self._settle(workloads)
+            self._recall()
+        except KernelError as error:
+            return str(error)
+        return ""
+
+    def _settle(self, workloads: Collection[Workload]) -> None:
+        for each in workloads:
+            slot = self._profiles.slots.get(self._profiles.subject_of(each))
+            governed = slot is not None and self._tables.in_force(slot) is not None
+            if not governed and self._profiles.selections(each):
+                self._settling.setdefault(each.workload_cgroup_id, set()).add(each.cgroup_id)
+                self._settled_ns = self._clock.boot_ns() + 2 * SETTLING_NS
+
+    def _recall(self) -> None:
+        """Give the kernel what the settling were answered before; again until the events have caught up."""
+        until_ns = self._clock.boot_ns() + _RECALLED_NS
+        for workload_cgroup_id, cgroup_ids in self._settling.items():
+            for answer in self._remembered.of(cgroup_ids) if self._remembered else ():
+                name = _name_of(answer)
+                if name and self._believed.believes(workload_cgroup_id, answer.server):
+                    for address in answer.addresses:
+                        self._maps.learn_before(workload_cgroup_id, to_mapped(address), until_ns, name)
+
+    def _settled(self, now_ns: int) -> None:
+        try:
+            self._recall()
+        except KernelError:
+            self._seen_changes = -1  # the next plan tells it
+        if now_ns >= self._settled_ns:
+            self._settling.clear()
 
     def _result(self, key: str, report: Report, problem: str) -> ProfileResult:
         profile = self._profiles.get(key)
@@ -235,6 +276,8 @@ class NodePolicies:
     def tick(self) -> bool:
         """Free what is not used any more; True when apply() has something to do."""
         now_ns = self._clock.boot_ns()
+        if self._settling:
+            self._settled(now_ns)
         if now_ns >= self._collect_at_ns:
             self._collect_at_ns = now_ns + _COLLECT_NS
             self._tables.collect(now_ns)
@@ -255,3 +298,12 @@ class NodePolicies:
     def usage(self) -> Mapping[str, int]:
         """Entries in the maps, for the metrics."""
         return self._tables.usage()
+
+
+def _name_of(answer: Answer) -> tuple[int, bytes] | None:
+    """Id and key of an answered name; None: no rule can be about it."""
+    try:
+        key = name_key(exact_key(answer.name.lower()))
+    except (PolicyRefused, ValueError):
+        return None
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little"), key

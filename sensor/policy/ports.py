@@ -31,6 +31,9 @@ class PolicyMaps(Protocol):
     def set_policy_slot(self, slot: int, tag: int) -> None:
         """Switch a slot, in one write."""
 
+    def set_settling(self, slot: int, until_ns: int) -> None:
+        """Until when a workload that gets its first policy may reach what no name is known of yet."""
+
     def policy_slots(self) -> Iterator[tuple[int, int]]:
         """Slots that were ever set, with their tags."""
 
@@ -118,3 +121,8 @@ class NodeMaps(PolicyMaps, Protocol):
 
     def set_break_glass(self, entry: BreakGlass) -> None:
         """No profile cuts these flows."""
+
+    def learn_before(
+        self, workload_cgroup_id: int, address: bytes, expires_ns: int, name: tuple[int, bytes]
+    ) -> None:
+        """Note an address a workload was answered with before it had a profile."""

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from sensor.policy.workloads import Governed, Profiles
 
 _SOME_SLICE: Final = "/kubepods"
+# What a running workload resolved before its first profile is found in the events of the last batches, which
+# are some hundred milliseconds behind; and who has just been answered connects within one.
+SETTLING_NS: Final = 500_000_000
 
 
 class ExpectedMap(Protocol):
@@ -82,7 +85,7 @@ class Reconciler:
         return count
 
     def reconcile(
-        self, workloads: Iterable[Governed], wall_ns: int, boot_ns: int, kept: Collection[int] = ()
+        self, workloads: Collection[Governed], wall_ns: int, boot_ns: int, kept: Collection[int] = ()
     ) -> Report:
         """Make what is wanted what is; repeating it when nothing has changed writes nothing.
 
@@ -97,7 +100,9 @@ class Reconciler:
             plan.policies.pop(slot, None)
         # A name must not lead to a slot that is about to be another's.
         self._forget(plan.expected)
-        failed = self._tables.apply(plan.policies, self._profiles.rule_sets)
+        there = {plan.slots.get(self._profiles.subject_of(each), -1) for each in workloads}
+        settling = there, boot_ns + SETTLING_NS
+        failed = self._tables.apply(plan.policies, self._profiles.rule_sets, settling)
         report = Report(plan.slots, dict(plan.refused))
         for subject, slot in plan.slots.items():
             if slot in failed:

@@ -14,6 +14,7 @@ from sensor.publish.addresses import AddressText
 from sensor.publish.lineage import Image, Key, ProcessTable, unknown_record
 
 if TYPE_CHECKING:
+    from sensor.policy.remembered import RememberedAnswers
     from sensor.workload.table import Workload, WorkloadTable
 
 # Estimated bytes at which a batch closes whatever its count. Kafka's default largest message is 1 MB, and
@@ -34,6 +35,7 @@ class BatchBuilder:
     Attributes:
         processes: Images of all processes.
         workloads: Workloads of all cgroups.
+        remembered: Where DNS answers are noted besides, if anywhere.
         addresses: Text of addresses.
         events: In kernel order, as the codec takes them.
         index: Process to its index in the dictionary; the handlers look here first.
@@ -43,9 +45,15 @@ class BatchBuilder:
         weight: Estimated bytes of all but the plain events.
     """
 
-    def __init__(self, processes: ProcessTable, workloads: WorkloadTable) -> None:
+    def __init__(
+        self,
+        processes: ProcessTable,
+        workloads: WorkloadTable,
+        remembered: RememberedAnswers | None = None,
+    ) -> None:
         self.processes = processes
         self.workloads = workloads
+        self.remembered = remembered
         self.addresses = AddressText()
         self.events: list[Event] = []
         self.index: dict[Key, int] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
+from sensor.policy.remembered import Answer
 from sensor.publish import layout
 from sensor.publish.dns import decode_name, record_text
 from sensor.publish.layout import (
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from sensor.publish.batch import BatchBuilder
 
 _DNS: Final = reader(
-    DNS_EVENT, "ktime_ns", "start_ns", "tgid", "cookie", "remote_address", "dns_id", "dns_flags",
+    DNS_EVENT, "ktime_ns", "start_ns", "cgroup_id", "tgid", "cookie", "remote_address", "dns_id", "dns_flags",
     "question_type", "name_bytes", "message_bytes", "answer_count", "protocol", "record_count", "parse_flags",
 )  # fmt: skip
 _JUDGED: Final = reader(DNS_EVENT, "generation", "verdict", "reason")
@@ -37,6 +38,7 @@ _TAIL: Final = RING_HEADER_BYTES + DNS_EVENT.size_bytes
 _TABLE_ALIGNMENT: Final = 4
 _QUESTION_OFFSET: Final = 12  # of the first question in a DNS message
 _RCODE: Final = 0x000F
+_ADDRESS_TYPES: Final = frozenset({1, 28})  # A and AAAA
 _TRUNCATED: Final = 0x0200
 # enum nsp_verdict and enum nsp_reason of bpf/events.h, as far as questions have them.
 _VERDICTS: Final = {0: "ALLOWED", 1: "REFUSED", 2: "ALERTED"}
@@ -54,6 +56,8 @@ class DnsEvents:
     def __init__(self, batch: BatchBuilder) -> None:
         self._batch = batch
         self._addresses = batch.addresses
+        self._remembered = batch.remembered
+        self._cgroup_id = 0  # of the event at hand
 
     def handlers(self) -> dict[int, Callable[[bytes, int, int], None]]:
         """Event type to handler(ring bytes, offset of the record, position)."""
@@ -67,6 +71,8 @@ class DnsEvents:
         event["verdict"] = _VERDICTS.get(verdict, "ALLOWED")
         event["reason"] = _REASONS.get(reason, "NONE")
         event["generation"] = generation
+        if self._remembered is not None:
+            self._remembered.asked(event["cookie"], event["transaction_id"], event["name"])
         self._batch.events.append(("nsp.DnsQuestion", event))
 
     def answer(self, data: bytes, offset: int, position: int) -> None:
@@ -88,6 +94,10 @@ class DnsEvents:
         event["truncated"] = bool(dns_flags & _TRUNCATED)
         event["incomplete"] = bool(parse_flags & _INCOMPLETE) or not complete or record_count < answer_count
         event["records"] = records
+        if self._remembered is not None and not event["rcode"]:
+            addresses = tuple(each["data"] for each in records if each["type"] in _ADDRESS_TYPES)
+            answer = Answer(self._cgroup_id, event["server_address"], event["name"], addresses)
+            self._remembered.answered(event["cookie"], event["transaction_id"], answer)
         self._batch.weight += weight
         self._batch.events.append(("nsp.DnsAnswer", event))
 
@@ -95,8 +105,8 @@ class DnsEvents:
         self, data: bytes, offset: int, position: int
     ) -> tuple[dict[str, Any], bytes, tuple[int, int, int, int]]:
         (
-            ktime_ns, start_ns, tgid, cookie, server, dns_id, dns_flags, question_type, name_bytes,
-            message_bytes, answer_count, protocol, record_count, parse_flags,
+            ktime_ns, start_ns, self._cgroup_id, tgid, cookie, server, dns_id, dns_flags, question_type,
+            name_bytes, message_bytes, answer_count, protocol, record_count, parse_flags,
         ) = _DNS.unpack_from(data, offset)  # fmt: skip
         batch = self._batch
         key = (tgid, start_ns)

@@ -24,6 +24,8 @@ from sensor.enforce.status import Reporter
 from sensor.enforce.verify import Verifier
 from sensor.policy.layout import SLOT_UNKNOWN
 from sensor.policy.node import NodePolicies, NodeSettings
+from sensor.policy.reconcile import SETTLING_NS
+from sensor.policy.remembered import Answer, RememberedAnswers
 from sensor.policy.safety import Protected
 from sensor.workload.table import WorkloadTable
 from tests.support.fake_enforcement import FakeWorkloads, Recorder
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 NODE, BOOT = "node", "6f1d0c52-4a3e-4b5e-9a53-0c7de8a4b1f2"
 KEY = SigningKey.generate()
-HERE, ELSEWHERE = "127.0.0.1", "192.0.2.1"
+ELSEWHERE, RESOLVER = "192.0.2.1", "192.0.2.53"
 PROFILE = from_document(
     "SecurityProfile",
     json.loads((Path(__file__).parents[2] / "schemas/samples/SecurityProfile/valid/pod.json").read_text()),
@@ -46,12 +48,16 @@ PROFILE = from_document(
 class Node:
     """A sensor's profiles on the real maps; messages come by call instead of by Kafka."""
 
-    def __init__(self, watch: Watch, mode: str = "allow") -> None:
+    def __init__(
+        self, watch: Watch, mode: str = "allow", remembered: RememberedAnswers | None = None
+    ) -> None:
         self.table = WorkloadTable(NODE, watch.kernel.state)
         self.table.walk(watch.cgroup.path)
         self.table.guard(SLOT_UNKNOWN)
-        settings = NodeSettings(NODE, mode, ("192.0.2.53",), 30 * 10**9, 60 * 10**9, Protected())
-        self.policies = NodePolicies(settings, watch.kernel.policy, self.table, SystemClock())
+        settings = NodeSettings(NODE, mode, (RESOLVER,), 30 * 10**9, 60 * 10**9, Protected())
+        self.policies = NodePolicies(
+            settings, watch.kernel.policy, self.table, SystemClock(), remembered=remembered
+        )
         self.policies.start()
         self.recorder = Recorder()
         identity = {"node": NODE, "boot_id": BOOT}
@@ -216,3 +222,46 @@ def test_an_expired_profile_ends_by_itself(watch: Watch) -> None:
     time.sleep(1.1)
     node.controller.profiles.tick()
     assert pod.connects_to(ELSEWHERE) == "None"
+
+
+def test_the_first_profile_of_a_running_workload_knows_what_was_resolved_before(watch: Watch) -> None:
+    pod = Pod(watch)
+    pod.make()
+    remembered = RememberedAnswers()
+    node = Node(watch, remembered=remembered)
+    for number, (name, address, server) in enumerate(
+        (
+            ("api.example.com", ELSEWHERE, RESOLVER),
+            ("other.example", "192.0.2.2", RESOLVER),
+            ("api.example.com", "192.0.2.3", "198.51.100.53"),  # said by somebody nobody believes
+        )
+    ):
+        remembered.asked(1, number, name)
+        remembered.answered(1, number, Answer(pod.cgroup.id, server, name, (address,)))
+    # Answers nobody asked for are not remembered at all.
+    remembered.answered(2, 9, Answer(pod.cgroup.id, RESOLVER, "api.example.com", ("192.0.2.4",)))
+    rules: dict[str, Any] = {
+        "default": network(traffic(names=["api.example.com"])),
+        "mode": "ENFORCE",
+    }
+    assert node.profile(5, pod.uid, **rules)["outcome"] == "APPLIED"
+    time.sleep(SETTLING_NS / 1e9)
+    assert pod.connects_to(ELSEWHERE) == "None"
+    for stranger in ("192.0.2.2", "192.0.2.3", "192.0.2.4"):
+        assert pod.connects_to(stranger) == "EPERM"
+
+
+def test_a_running_workload_settles_and_a_new_one_does_not(watch: Watch) -> None:
+    running, coming = Pod(watch), Pod(watch)
+    running.make()
+    node = Node(watch)
+    rules: dict[str, Any] = {
+        "default": network(traffic(names=["api.example.com"])),
+        "mode": "ENFORCE",
+    }
+    node.profile(5, running.uid, coming.uid, **rules)
+    assert running.connects_to(ELSEWHERE) == "None"
+    time.sleep(SETTLING_NS / 1e9)
+    assert running.connects_to(ELSEWHERE) == "EPERM"
+    coming.make()
+    assert coming.connects_to(ELSEWHERE) == "EPERM"

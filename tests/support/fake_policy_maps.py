@@ -34,6 +34,7 @@ class FakePolicyMaps:
 
     def __init__(self) -> None:
         self.slots: dict[int, int] = {}
+        self.settling: dict[int, int] = {}
         self.policy_array: dict[int, PolicyValue] = {}
         self.ruleset_array: dict[int, RulesetValue] = {}
         self.tries: dict[tuple[TrieKind, int], Items] = {}
@@ -66,6 +67,10 @@ class FakePolicyMaps:
         self.flush()
         self._write("set_policy_slot")
         self.slots[slot] = tag
+
+    def set_settling(self, slot: int, until_ns: int) -> None:
+        self._write("set_settling")
+        self.settling[slot] = until_ns
 
     def policy_slots(self) -> Iterator[tuple[int, int]]:
         yield from list(self.slots.items())
