@@ -5,8 +5,8 @@ Input: an event and who did it. Output: a :class:`Sighting`, or None for what is
 workload, or goes to an excluded destination.
 
 A question to a DNS server counts as egress itself, wherever the server is: the name leaves. Refusals count
-where a destination is blocked or a profile does not allow it: the attempt was made, and its connect event does
-not exist. What a quarantine refuses is the consequence of an alert, not the ground for one.
+where a destination is blocked or a profile does not allow it: the attempt was made, and its connect event
+does not exist. What a quarantine refuses is the consequence of an alert, not the ground for one.
 """
 
 from __future__ import annotations
