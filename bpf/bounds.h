@@ -29,4 +29,19 @@ static __always_inline u64 clamped_length(u64 length, u64 limit)
 	return opaque(opaque((length - 1) & (limit - 1)) + 1);
 }
 
+/*
+ * For the end of a loop's body with many paths through it. The verifier only compares a
+ * path with earlier ones where it saw two jumps and eight instructions since the last
+ * such place: here it has. Without this it follows each of them far into the next round.
+ */
+static __always_inline void paths_meet(void)
+{
+	u64 nothing = 0;
+
+	asm volatile("%0 = %0\n\t%0 = %0\n\t%0 = %0\n\t%0 = %0\n\t"
+		     "%0 = %0\n\t%0 = %0\n\t%0 = %0\n\t%0 = %0\n\t"
+		     "goto +0\n\tgoto +0\n\tgoto +0"
+		     : "+r"(nothing));
+}
+
 #endif

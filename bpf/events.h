@@ -44,6 +44,8 @@ enum nsp_event_type {
 	NSP_EVENT_PACKET_REFUSED = 15,
 	NSP_EVENT_PROCESS_INVENTORY = 16, /* iter/task at start-up: same body as EXEC */
 	NSP_EVENT_SOCKET_INVENTORY = 17, /* iter/task_file at start-up: same body as a flow */
+	NSP_EVENT_HTTP_REQUEST = 18,
+	NSP_EVENT_TLS_HELLO = 19,
 	NSP_EVENT_ARP = 20,
 	NSP_EVENT_RAW_SOCKET = 21, /* a raw socket a profile spoke against: same body as a flow */
 };
@@ -272,6 +274,42 @@ struct nsp_arp_event {
 	__u8 reason; /* enum nsp_reason */
 	__u8 direction; /* enum nsp_direction */
 	__u8 pad[3];
+};
+
+/* What was noticed in a request or a hello. */
+#define NSP_L7_SEEN_NO_HOST 1 /* HTTP/1.1 without a Host */
+#define NSP_L7_SEEN_HOST_IS_PEER 2 /* the Host is the remote address */
+#define NSP_L7_SEEN_DOT_SEGMENT 4 /* the URI has what a server makes another path of */
+#define NSP_L7_SEEN_MALFORMED 8
+#define NSP_L7_SEEN_ENCRYPTED_HELLO 16 /* ECH: the server name is the outer one's */
+#define NSP_L7_SEEN_UPGRADE 32 /* another protocol may follow: Upgrade, CONNECT */
+#define NSP_L7_SEEN_TOO_LONG 64 /* beyond what is followed */
+
+#define NSP_L7_URI_BYTES 236
+#define NSP_L7_NAME_BYTES 252
+
+/*
+ * HTTP_REQUEST: one that a profile judged, allowed or not, where its payload rules speak.
+ * The flow's verdict and reason are the request's. Bytes past the lengths mean nothing.
+ */
+struct nsp_http_event {
+	struct nsp_flow_event flow;
+	__u16 uri_bytes; /* as sent: the copy is cut at NSP_L7_URI_BYTES */
+	__u16 host_bytes; /* of the Host without port; NSP_L7_NAME_BYTES: it was longer */
+	__u8 seen; /* NSP_L7_SEEN_* */
+	__u8 pad[3];
+	__u8 method[16]; /* zero padded */
+	__u8 uri[NSP_L7_URI_BYTES];
+	__u8 host[NSP_L7_NAME_BYTES]; /* lower case */
+};
+
+/* TLS_HELLO: a ClientHello, as above. */
+struct nsp_tls_event {
+	struct nsp_flow_event flow;
+	__u16 name_bytes; /* of the server name, 0: none */
+	__u8 seen;
+	__u8 pad[1];
+	__u8 name[NSP_L7_NAME_BYTES]; /* lower case */
 };
 
 /* CGROUP_*. header.cgroup_id is the cgroup; for ATTACH the header names the process moved. */

@@ -105,7 +105,10 @@ enum nsp_tail {
 	NSP_TAIL_DNS_LEARN = 3,
 	NSP_TAIL_DNS_OWNERS = 4,
 	NSP_TAIL_DNS_BELIEVE = 5,
-	NSP_TAIL_MAX = 8,
+	NSP_TAIL_HTTP = 6, /* what l7_egress and l7_ingress go on with */
+	NSP_TAIL_TLS = 7,
+	NSP_TAIL_L7_JUDGE = 8,
+	NSP_TAIL_MAX = 16,
 };
 
 /* Indices of settings. */

@@ -73,6 +73,7 @@ static __always_inline void find_payload(struct __sk_buff *skb, struct nsp_packe
 	offset += header_bytes;
 	if (skb->len <= offset)
 		return;
+	headers->transport_bytes = header_bytes;
 	headers->payload_offset = offset;
 	headers->payload_bytes = skb->len - offset;
 }

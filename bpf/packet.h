@@ -23,6 +23,8 @@ struct nsp_packet_headers {
 	u16 destination_port;
 	u8 family;
 	u8 protocol;
+	u8 transport_bytes; /* of the UDP or TCP header */
+	u8 listener_grants; /* of a packet to a listener: as grants of struct nsp_socket */
 };
 
 /* Reads source and destination address, IPv4 mapped. Returns 0, or -1 when too short. */
@@ -54,7 +56,8 @@ static __always_inline void packet_remember(struct __sk_buff *skb,
 		bytes = NSP_U16_MASK;
 	skb->cb[0] = headers->payload_offset | bytes << 16;
 	skb->cb[1] = headers->source_port | (u32)headers->destination_port << 16;
-	skb->cb[2] = headers->family | (u32)headers->protocol << 8;
+	skb->cb[2] = headers->family | (u32)headers->protocol << 8 |
+		     (u32)headers->transport_bytes << 16 | (u32)headers->listener_grants << 24;
 }
 
 /* For the tail-called programs, first thing. */
@@ -70,6 +73,8 @@ static __always_inline void packet_recall(struct __sk_buff *skb, struct nsp_pack
 	headers->destination_port = ports >> 16;
 	headers->family = kind & 0xff;
 	headers->protocol = kind >> 8 & 0xff;
+	headers->transport_bytes = kind >> 16 & 0xff;
+	headers->listener_grants = kind >> 24;
 }
 
 /* What the packet's socket remembers, or NULL: nobody owns it. */

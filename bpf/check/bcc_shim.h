@@ -33,6 +33,8 @@ long bpf_probe_read_kernel(void *to, u32 bytes, const void *from);
 long bpf_probe_read_kernel_str(void *to, u32 bytes, const void *from);
 long bpf_probe_read_user(void *to, u32 bytes, const void *from);
 struct bpf_sock *bpf_sk_fullsock(struct bpf_sock *sk);
+struct bpf_tcp_sock *bpf_tcp_sock(struct bpf_sock *sk);
+u32 bpf_get_prandom_u32(void);
 long bpf_skb_load_bytes(const void *skb, u32 offset, void *to, u32 bytes);
 void *bpf_map_lookup_elem(void *map, const void *key);
 struct file;
