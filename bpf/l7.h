@@ -113,7 +113,7 @@ BPF_F_TABLE("sk_storage", int, struct nsp_l7_stream, l7_streams, 0, BPF_F_NO_PRE
 #define NSP_L7_AFTER_HELLO (1 << 21)
 #define NSP_L7_EARLY_DATA (1 << 22)
 #define NSP_L7_HAS_NAME (1 << 23)
-#define NSP_L7_EMPTY_LABEL (1 << 24)
+#define NSP_L7_NO_NAME (1 << 24)
 #define NSP_L7_HAS_CODING (1 << 25)
 
 /* A segment and whose it is: what every program of these begins with. */

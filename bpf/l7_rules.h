@@ -21,6 +21,7 @@
 #include "profile.h"
 
 #define NSP_IPV4_TEXT_MAX_BYTES 15
+#define NSP_L7_LABEL_MAX_BYTES 63
 
 /* What is asked of one rule set. */
 struct nsp_l7_question {
@@ -38,7 +39,7 @@ static __always_inline u8 unreadable_stopped(u8 l7)
 
 /*
  * The text reversed, each dot the length of the label after it, and a NUL: a rule's name.
- * An empty label would be a NUL too, in the middle, where an exact rule ends.
+ * An empty label would be a NUL too, in the middle, where an exact rule ends: no name.
  */
 static __always_inline void reverse_host(struct nsp_l7_stream *stream)
 {
@@ -56,15 +57,15 @@ static __always_inline void reverse_host(struct nsp_l7_stream *stream)
 			break;
 		kept(stream->count) = label + 1;
 		if (byte == '.') {
-			if (!label)
-				kept(stream->seen) |= NSP_L7_EMPTY_LABEL;
+			if ((u8)(label - 1) >= NSP_L7_LABEL_MAX_BYTES)
+				kept(stream->seen) |= NSP_L7_NO_NAME;
 			kept(stream->count) = 0;
 			byte = label;
 		}
 		key[masked_index(at + 4, 256)] = byte;
 	}
-	if (!kept(stream->count))
-		kept(stream->seen) |= NSP_L7_EMPTY_LABEL;
+	if ((u8)(kept(stream->count) - 1) >= NSP_L7_LABEL_MAX_BYTES)
+		kept(stream->seen) |= NSP_L7_NO_NAME;
 	key[masked_index(bytes + 4, 256)] = kept(stream->count);
 	key[masked_index(bytes + 5, 256)] = 0;
 	stream->name.prefixlen = (bytes + 2) * 8;
@@ -79,7 +80,7 @@ static __always_inline u32 name_value(struct nsp_l7_stream *stream, u32 ruleset)
 
 	/* The first label's length and a NUL are two more than what was sent. */
 	if (kept(stream->host_bytes) > NSP_NAME_BYTES - 2 ||
-	    kept(stream->seen) & NSP_L7_EMPTY_LABEL)
+	    kept(stream->seen) & NSP_L7_NO_NAME)
 		return 0;
 	trie = name_rules.lookup(&index);
 	if (!trie)

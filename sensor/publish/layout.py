@@ -35,6 +35,8 @@ CGROUP_ATTACH: Final = 14
 PACKET_REFUSED: Final = 15
 PROCESS_INVENTORY: Final = 16
 SOCKET_INVENTORY: Final = 17
+HTTP_REQUEST: Final = 18
+TLS_HELLO: Final = 19
 ARP: Final = 20
 RAW_SOCKET: Final = 21
 
@@ -130,6 +132,15 @@ DNS_RECORD: Final = _layout(
     "nsp_dns_record",
     ("ttl_s", "I"), ("type", "H"), ("data_offset", "H"), ("data_bytes", "H"), ("owner_offset", "H"),
 )  # fmt: skip
+HTTP_EVENT: Final = _layout(
+    "nsp_http_event",
+    *_FLOW,
+    ("uri_bytes", "H"), ("host_bytes", "H"), ("seen", "B"), ("seen_pad", "3s"), ("method", "16s"),
+    ("uri", "236s"), ("host", "252s"),
+)  # fmt: skip
+TLS_EVENT: Final = _layout(
+    "nsp_tls_event", *_FLOW, ("name_bytes", "H"), ("seen", "B"), ("seen_pad", "1s"), ("name", "252s")
+)
 ARP_EVENT: Final = _layout(
     "nsp_arp_event",
     *_HEADER,
@@ -147,7 +158,7 @@ CGROUP_EVENT: Final = _layout(
 
 LAYOUTS: Final = (
     HEADER, EXEC_EVENT, FORK_EVENT, EXIT_EVENT, FLOW_EVENT, CLOSE_EVENT, DNS_EVENT, DNS_RECORD,
-    ARP_EVENT, CGROUP_EVENT,
+    HTTP_EVENT, TLS_EVENT, ARP_EVENT, CGROUP_EVENT,
 )  # fmt: skip
 
 

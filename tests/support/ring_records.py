@@ -28,6 +28,8 @@ LAYOUT_OF = {
     layout.DNS_QUESTION: layout.DNS_EVENT,
     layout.DNS_ANSWER: layout.DNS_EVENT,
     layout.ARP: layout.ARP_EVENT,
+    layout.HTTP_REQUEST: layout.HTTP_EVENT,
+    layout.TLS_HELLO: layout.TLS_EVENT,
     layout.CGROUP_MKDIR: layout.CGROUP_EVENT,
     layout.CGROUP_RMDIR: layout.CGROUP_EVENT,
     layout.CGROUP_ATTACH: layout.CGROUP_EVENT,
