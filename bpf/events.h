@@ -297,7 +297,7 @@ struct nsp_http_event {
 	__u16 uri_bytes; /* as sent: the copy is cut at NSP_L7_URI_BYTES */
 	__u16 host_bytes; /* of the Host without port; NSP_L7_NAME_BYTES: it was longer */
 	__u8 seen; /* NSP_L7_SEEN_* */
-	__u8 pad[3];
+	__u8 seen_pad[3];
 	__u8 method[16]; /* zero padded */
 	__u8 uri[NSP_L7_URI_BYTES];
 	__u8 host[NSP_L7_NAME_BYTES]; /* lower case */
@@ -308,7 +308,7 @@ struct nsp_tls_event {
 	struct nsp_flow_event flow;
 	__u16 name_bytes; /* of the server name, 0: none */
 	__u8 seen;
-	__u8 pad[1];
+	__u8 seen_pad[1];
 	__u8 name[NSP_L7_NAME_BYTES]; /* lower case */
 };
 

@@ -37,7 +37,7 @@ static __always_inline void tell_request(const struct nsp_l7_turn *turn,
 	event->uri_bytes = kept(stream->uri_bytes);
 	event->host_bytes = kept(stream->host_bytes);
 	event->seen = kept(stream->seen);
-	__builtin_memset(event->pad, 0, sizeof(event->pad));
+	__builtin_memset(event->seen_pad, 0, sizeof(event->seen_pad));
 	__builtin_memcpy(event->method, stream->method, sizeof(event->method));
 	bpf_probe_read_kernel(event->uri, sizeof(event->uri), stream->request.uri);
 	bpf_probe_read_kernel(event->host, sizeof(event->host), stream->host);
@@ -59,7 +59,7 @@ static __always_inline void tell_hello(const struct nsp_l7_turn *turn,
 	event->flow = *flow;
 	event->name_bytes = kept(stream->host_bytes);
 	event->seen = kept(stream->seen);
-	event->pad[0] = 0;
+	event->seen_pad[0] = 0;
 	bpf_probe_read_kernel(event->name, sizeof(event->name), stream->host);
 	event_header(&event->flow.header, NSP_EVENT_TLS_HELLO, sizeof(*event), &turn->socket->owner,
 		     turn->socket->cgroup_id, 0);

@@ -20,6 +20,7 @@ from sensor.publish.flows import FlowEvents, is_listening
 from sensor.publish.images import read_image
 from sensor.publish.layout import HEADER, RECORD, RING_DISCARDED, RING_HEADER_BYTES
 from sensor.publish.lifecycle import LifecycleEvents
+from sensor.publish.payloads import PayloadEvents
 from sensor.publish.questions import DnsEvents
 
 if TYPE_CHECKING:
@@ -52,7 +53,10 @@ class Decoder:
         self._ledger = ledger
         self._losses = losses
         self._handlers: list[Callable[[bytes, int, int], None]] = [self._unknown_type] * 256
-        for events in (FlowEvents(batch), LifecycleEvents(batch), DnsEvents(batch), ClaimEvents(batch)):
+        for events in (
+            FlowEvents(batch), LifecycleEvents(batch), DnsEvents(batch), ClaimEvents(batch),
+            PayloadEvents(batch),
+        ):  # fmt: skip
             for kind, handler in events.handlers().items():
                 self._handlers[kind] = handler
 

@@ -55,8 +55,13 @@ REASONS: Final = (
     "L4_PROTOCOL", "ADDRESS", "DNS_NAME", "L7_PROTOCOL", "HTTP_REQUEST", "TLS_SNI", "OPAQUE", "RAW_SOCKET",
     "ARP_SPOOFING",
 )  # fmt: skip
-# enum nsp_verdict.
+# enum nsp_verdict and the schema's PayloadVerdict, in the same order.
+VERDICTS: Final = ("ALLOWED", "REFUSED", "ALERTED")
 ALERTED: Final = 2
+# NSP_L7_SEEN_* from bit 0 on and the schema's PayloadNote, in the same order.
+PAYLOAD_NOTES: Final = (
+    "NO_HOST", "HOST_IS_PEER", "DOT_SEGMENT", "MALFORMED", "ENCRYPTED_HELLO", "UPGRADE", "TOO_LONG",
+)  # fmt: skip
 # enum nsp_claim_finding - 1 and the schema's ClaimFinding, in the same order.
 CLAIM_FINDINGS: Final = (
     "CONTRADICTION", "OWN_ADDRESS", "GATEWAY", "SENDER_MISMATCH", "UNSOLICITED", "FOREIGN_ADDRESS",

@@ -105,6 +105,11 @@ CODE = re.compile(r"(\d+s|\d+x|\d*[QIHB])")
 OUTER: dict[str, tuple[str, frozenset[str]]] = {
     "nsp_close_event": ("flow.", frozenset({"bytes_sent", "bytes_received", "duration_ns"})),
     "nsp_dns_answer_event": ("dns.", frozenset({"records"})),
+    "nsp_http_event": (
+        "flow.",
+        frozenset({"uri_bytes", "host_bytes", "seen", "seen_pad", "method", "uri", "host"}),
+    ),
+    "nsp_tls_event": ("flow.", frozenset({"name_bytes", "seen", "seen_pad", "name"})),
 }
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Both ends of connections that say given bytes, in one process: run inside a workload's cgroup.
 
-Input: one JSON command a line on stdin: ``[address, [[expected, [piece, ...]], ...]]``, pieces as hex; each is
-a write of its own, without Nagle. Output: one JSON line, for each connection how many bytes arrived. Those
-``expected`` to arrive whole are waited for; the others are read when all have been sent, so that what was to be
-refused had its time to come through.
+Input: one JSON command a line on stdin: ``[address, [[expected, [piece, ...]], ...]]``, pieces as hex; each
+is a write of its own, without Nagle. Output: one JSON line, for each connection how many bytes arrived. Those
+``expected`` to arrive whole are waited for; the others are read when all have been sent, so that what was to
+be refused had its time to come through.
 """
 
 from __future__ import annotations
@@ -68,10 +68,12 @@ def converse(address: str, cases: list[tuple[bool, list[str]]]) -> list[int]:
 def main() -> None:
     """Enter the cgroup and do as told until stdin ends."""
     Path(sys.argv[1]).write_text("0")
-    print("ready", flush=True)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     for line in sys.stdin:
         address, cases = json.loads(line)
-        print(json.dumps(converse(address, cases)), flush=True)
+        sys.stdout.write(json.dumps(converse(address, cases)) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -127,6 +127,23 @@ def test_a_claim_on_the_wire_names_its_interface_and_both_macs(bench: Bench) -> 
     assert event["process"] == 0
 
 
+def test_a_request_and_a_hello_are_told_as_they_were_said(bench: Bench) -> None:
+    said = {**WEB, **FLOW, "verdict": 1, "generation": 12, "direction": 1}
+    request = record(
+        layout.HTTP_REQUEST, **said, reason=10, uri_bytes=300, host_bytes=11, seen=4, method=b"GET",
+        uri=b"/a\xff/.." + b"x" * 400, host=b"example.comleftover",
+    )  # fmt: skip
+    hello = record(layout.TLS_HELLO, **WEB, **FLOW, name_bytes=3, seen=16, name=b"a.bcd")
+    (first, told), (second, greeted) = bench.feed(request, hello)["events"]
+    assert (first, second) == ("nsp.HttpRequest", "nsp.TlsHello")
+    assert (told["verdict"], told["reason"], told["generation"]) == ("REFUSED", "HTTP_REQUEST", 12)
+    assert (told["method"], told["host"], told["notes"]) == ("GET", "example.com", ["DOT_SEGMENT"])
+    assert told["uri"] == "/a\\xff/.." + "x" * 230
+    assert (told["uri_bytes"], told["inbound"]) == (300, True)
+    assert (greeted["verdict"], greeted["reason"], greeted["server_name"]) == ("ALLOWED", None, "a.b")
+    assert greeted["notes"] == ["ENCRYPTED_HELLO"]
+
+
 def test_a_close_tells_direction_and_whether_it_ever_came_up(bench: Bench) -> None:
     bytes_ = {"bytes_sent": 10, "bytes_received": 20, "duration_ns": 30}
     never = record(layout.CLOSE, **WEB, **FLOW, tcp_state=2)
