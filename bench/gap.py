@@ -1,29 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The start gap: cgroups that appear, each with a process that connects at once, under ``deny``.
+"""The start gap: pods that appear, each connecting at once, under ``--unknown-workload deny``.
 
-A thousand cgroups are made below a guarded one while the sensor runs; the process of each is born in it and
-all it does is socket and connect. What gets through slipped under the policy. The same with nothing in
-force is the control: everything gets through.
+A thousand pod cgroups are made below kubepods while the sensor runs; the process of each is born in it and
+all it does is socket and connect. What gets through slipped under the policy. The same under ``allow`` is the
+control: everything gets through. The loopback is free, so the connects go elsewhere.
 """
 
 from __future__ import annotations
 
-import socket
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from bench import scene
-from bench.policy import pinned_maps
-from sensor.kernel import bpf_syscall as bpf
-from sensor.kernel.policy_maps import PolicyMaps
-from sensor.kernel.policy_state import WORKLOAD, GrantsValue, PolicyValue
-from sensor.kernel.state import U64
-from sensor.policy import layout
 
 COUNT = 1_000
-POLICY = 4_090
+# TEST-NET-1: nothing answers there, and a datagram socket connects without asking.
+ELSEWHERE = "192.0.2.1"
 
 
 def run() -> dict[str, Any]:
@@ -31,36 +25,23 @@ def run() -> dict[str, Any]:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nsp-bench-")))
         program = str(scene.compile_load("gap", directory))
-        guarded = stack.enter_context(scene.Cgroup("gap"))
+        root = stack.enter_context(scene.Cgroup("gap"))
         brokers = stack.enter_context(scene.embedded_broker())
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=4096))
-        stack.enter_context(scene.sensor(brokers, guarded.path))
-        port = str(listener.getsockname()[1])
-        control = _attempt(program, guarded.path, port)
-        maps = stack.enter_context(pinned_maps())
-        _deny(maps, guarded.path.stat().st_ino)
-        denied = _attempt(program, guarded.path, port)
+        pods = root.path / "kubepods"
+        pods.mkdir()
+        stack.callback(pods.rmdir)
+        found = {mode: _attempt(program, pods, brokers, root.path, mode) for mode in ("allow", "deny")}
     return {
         "cgroups": COUNT,
-        "slipped": denied[0],
-        "refused": denied[1],
-        "failed_otherwise": denied[2],
-        "control_without_policy": {"through": control[0], "refused": control[1]},
+        "slipped": found["deny"][0],
+        "refused": found["deny"][1],
+        "failed_otherwise": found["deny"][2],
+        "control_allow": {"through": found["allow"][0], "refused": found["allow"][1]},
     }
 
 
-def _attempt(program: str, directory: Path, port: str) -> list[int]:
+def _attempt(program: str, pods: Path, brokers: str, root: Path, mode: str) -> list[int]:
     """Through, refused, and anything else."""
-    said = scene.run_load([program, str(directory), "127.0.0.1", port, str(COUNT)])
+    with scene.sensor(brokers, root, "--unknown-workload", mode):
+        said = scene.run_load([program, str(pods), ELSEWHERE, "9", str(COUNT)])
     return [int(number) for number in said.split()]
-
-
-def _deny(maps: dict[str, int], guarded_cgroup_id: int) -> None:
-    """What the sensor does for --unknown-workload deny; the loopback stands for another host."""
-    policy = PolicyMaps(maps, -1)
-    flags = layout.POLICY_UNKNOWN_WORKLOAD | layout.POLICY_LOOPBACK
-    policy.write_policy(
-        POLICY, PolicyValue(GrantsValue((), layout.MODE_ENFORCE), bytes(15) + b"\1", 1, flags)
-    )
-    bpf.map_update(maps["workloads"], U64.pack(guarded_cgroup_id), WORKLOAD.pack(0, layout.SLOT_UNKNOWN))
-    policy.set_policy_slot(layout.SLOT_UNKNOWN, 1 << 32 | POLICY)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import scene
+from bench.errors import BenchError
 from bench.latency import CLIENT_CPU, SENSOR_CPU, SERVER, SETTLE_S, Samples, serve
 from bench.statistics import median, spread
 from sensor.kernel import bpf_syscall as bpf
@@ -41,7 +42,8 @@ ROUNDS = 10
 WARM_UP = 300
 SAMPLES = {"dns": 5000, "connect": 4000, "bulk": 4000}
 RULES, MANY_RULES = 1_000, 100_000
-SLOT, POLICY, RULESET = 4_000, 4_000, 4_000
+POLICY, RULESET = 4_000, 4_000
+ELSEWHERE = "127.0.0.78"  # no rule passes it
 NAME = "bench.example.test"
 
 
@@ -65,11 +67,14 @@ def run() -> dict[str, Any]:
                         maps = block.enter_context(pinned_maps())
                         _govern(maps, inside.path.stat().st_ino, few_rules, 1)
                     time.sleep(SETTLE_S)
+                    if live:
+                        _refused(maps, inside.path.stat().st_ino, program, inside)
                     for name in SAMPLES:
                         taken = _sample(program, inside, name)
                         (samples[name].on if live else samples[name].off).append(taken)
                     if live:
                         _govern(maps, inside.path.stat().st_ino, many_rules, 2)
+                        _refused(maps, inside.path.stat().st_ino, program, inside)
                         many.off.append(samples["connect"].on[-1])
                         many.on.append(_sample(program, inside, "connect"))
     bulk = [median(off) / median(on) for off, on in zip(samples["bulk"].off, samples["bulk"].on, strict=True)]
@@ -118,7 +123,7 @@ def pinned_maps() -> Iterator[dict[str, int]]:
 
 
 def _govern(maps: dict[str, int], cgroup_id: int, rules: RuleSet, version: int) -> None:
-    """Put the rules in force for a cgroup; what is loopback here stands for another host."""
+    """Put the rules in force in the slot the sensor gave a cgroup; loopback stands for another host."""
     policy = PolicyMaps(maps, -1)
     index = RULESET + version
     for kind in layout.KINDS:
@@ -130,5 +135,24 @@ def _govern(maps: dict[str, int], cgroup_id: int, rules: RuleSet, version: int) 
     policy.set_resolver(
         ResolverKey(cgroup_id, bytes(10) + b"\xff\xff" + ipaddress.IPv4Address(SERVER).packed)
     )
-    bpf.map_update(maps["workloads"], U64.pack(cgroup_id), WORKLOAD.pack(cgroup_id, SLOT))
-    policy.set_policy_slot(SLOT, version << 32 | POLICY - version)
+    policy.set_policy_slot(_slot_of(maps, cgroup_id), version << 32 | POLICY - version)
+
+
+def _slot_of(maps: dict[str, int], cgroup_id: int) -> int:
+    """The slot the sensor gives a workload, a moment after it has started."""
+    deadline = time.monotonic() + scene.START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        value = bpf.map_lookup(maps["workloads"], U64.pack(cgroup_id), WORKLOAD.size)
+        slot = int(WORKLOAD.unpack(value)[1]) if value else 0
+        if slot > layout.SLOT_UNKNOWN:
+            return slot
+        time.sleep(0.05)
+    message = "the sensor gave the load's cgroup no slot"
+    raise BenchError(message)
+
+
+def _refused(maps: dict[str, int], cgroup_id: int, program: str, inside: scene.Cgroup) -> None:
+    """Make sure that the rules are in force: the sensor's own view of them is another."""
+    if not inside.is_refused([program, "connect", ELSEWHERE, "1"]):
+        message = f"the policy in slot {_slot_of(maps, cgroup_id)} is not in force"
+        raise BenchError(message)

@@ -89,6 +89,11 @@ class Cgroup(AbstractContextManager["Cgroup"]):
             raise BenchError(message)
         return done.stdout
 
+    def is_refused(self, command: list[str]) -> bool:
+        """Whether a program inside ends because something is not permitted."""
+        done = subprocess.run(self.inside(command, None), capture_output=True, check=False)
+        return bool(done.returncode) and b"not permitted" in done.stderr
+
     def start(self, command: list[str], cpu: int | None = None) -> subprocess.Popen[bytes]:
         """Start a program inside."""
         return subprocess.Popen(self.inside(command, cpu), stdout=subprocess.PIPE)

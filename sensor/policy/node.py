@@ -26,6 +26,7 @@ from sensor.policy.errors import PolicyRefused
 from sensor.policy.layout import name_key
 from sensor.policy.learned import LearnedSweep
 from sensor.policy.names import exact_key
+from sensor.policy.policy import unknown_policy
 from sensor.policy.profile import CompiledProfile, compile_profile
 from sensor.policy.reconcile import SETTLING_NS, Reconciler, Report
 from sensor.policy.safety import Protected, check_profile
@@ -147,6 +148,10 @@ class NodePolicies:
             if (slot := slots.get(subject)) is not None and slot in in_force
         }
         self._believed.adopt()
+        # At once, not with the first order: Kafka may be away, and pods start.
+        unknown = {layout.SLOT_UNKNOWN: unknown_policy(self._settings.unknown_workload)}
+        for error in self._tables.apply(unknown, self._profiles.rule_sets).values():
+            raise error
 
     def put(self, record: Mapping[str, Any], workloads: Collection[str]) -> str:
         """A profile is there, or is another now; returns why it is refused, or an empty text."""
