@@ -16,7 +16,9 @@ from bench import machine
 from bench.errors import BenchError
 from demo.errors import DemoError
 
-NAMES = ("latency", "policy", "profiles", "names", "gap", "drain", "stream", "loop", "footprint")
+NAMES = (
+    "latency", "policy", "profiles", "names", "gap", "drain", "stream", "loop", "apply", "footprint",
+)  # fmt: skip
 
 
 def flatten(result: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -151,6 +151,10 @@ class Scene:
         """Wait for a condition; fail at once when a process of the scene has died."""
         wait_until(what, condition, timeout_s, self.processes)
 
+    def home(self, host: str) -> Path:
+        """The cgroup of a host's workload: its pod's, or outside for hosts that are not ours."""
+        return self._homes.get(host, self.cgroups.outside)
+
     def start(self, host: str, *arguments: str, name: str = "") -> Reader:
         """Start a workload on a host: in its pod's cgroup, or outside for hosts that are not ours.
 
@@ -161,7 +165,7 @@ class Scene:
         """
         resolver = self.workspace.directory / "resolv.conf"
         resolver.write_text(f"nameserver {ADDRESSES['dns']}\noptions timeout:1 attempts:3\n")
-        home = self._homes.get(host, self.cgroups.outside)
+        home = self.home(host)
         name = name or host
         with self.workspace.log(f"workload-{name}").open("a") as log:
             process = start_workload(self.network.hosts[host], home, resolver, arguments, log)
