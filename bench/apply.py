@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """From ``nsp apply`` to the rule in the kernel: a profile changed again and again, on a real Kafka.
 
-``apply_to_kernel_ms`` is from the profile's generation (the wall time at which ``nsp apply`` has read its file) to
-the boot time after the last map write, as the sensor acknowledges it. ``command_to_kernel_ms`` begins before the
-command is started: what a person waits. ``order_to_kernel_ms`` begins when the stream app has decided.
+``apply_to_kernel_ms`` is from the profile's generation (the wall time at which ``nsp apply`` has read its
+file) to the boot time after the last map write, as the sensor acknowledges it. ``command_to_kernel_ms``
+begins before the command is started: what a person waits. ``order_to_kernel_ms`` begins when the stream app
+has decided.
 """
 
 from __future__ import annotations

@@ -92,6 +92,7 @@ class Cluster:
                 "message.timeout.ms": int(ANSWER_TIMEOUT_S * 1000),
             }
         )
+        self._introduce(producer, topic)
         refused: list[str] = []
 
         def delivered(error: KafkaError | None, _message: Any) -> None:
@@ -154,6 +155,7 @@ class Cluster:
             }
         )
         try:
+            self._introduce(consumer, topic)
             consumer.assign([TopicPartition(topic, each, offset) for each, offset in offsets.items()])
             while True:
                 message: Any = consumer.poll(_POLL_S)
@@ -162,6 +164,17 @@ class Cluster:
                 yield message
         finally:
             consumer.close()
+
+    def _introduce(self, client: Producer | Consumer, topic: str) -> None:
+        """Let a client ask where a topic is; it would wait half a second to do so by itself.
+
+        Raises:
+            CommandError: No broker answers.
+        """
+        try:
+            client.list_topics(topic, timeout=ANSWER_TIMEOUT_S)
+        except KafkaException as error:
+            raise self._unreachable(error) from error
 
     def _unreachable(self, error: KafkaException) -> CommandError:
         return CommandError(
