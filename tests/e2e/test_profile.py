@@ -47,6 +47,9 @@ def test_a_profile_lets_pass_what_it_names_and_nothing_else(fresh_kafka: KafkaBr
         assert loop.curl(f"http://{OTHER_ADDRESS}:{PORT}/") == CURL_NO_CONNECTION
         assert loop.dial(OTHER_ADDRESS) == errno.EPERM
 
+        assert loop.sensor_metric("nsp_policy_refused_calls_total") >= 2
+        assert loop.sensor_metric("nsp_policy_reason_address_total") >= 2
+
         loop.scene.wait("the alerts", lambda: len(loop.observer.alerts(RULE)) >= 2)
         alerts = loop.observer.alerts(RULE)
         uid = loop.scene.pods["client"].uid

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import urllib.request
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,14 @@ class ProfileLoop:
             for each in list(self.observer.read().statuses)
             if each["subject"] == SUBJECT and each["outcome"] == outcome
         ]
+
+    def sensor_metric(self, name: str) -> float:
+        """The value of one of the sensor's metrics."""
+        address = self.scene.workspace.sensor_metrics
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        (value,) = [line.rpartition(" ")[2] for line in lines if line.startswith(f"{name} ")]
+        return float(value)
 
     def in_pod(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a program in the pod, to its end."""
