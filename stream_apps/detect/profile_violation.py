@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """``nsp.profile-violation``: a workload did what its profile does not allow.
 
-Input: refusals by a profile (calls, packets, DNS questions), also those of profiles that only alert. What the
-kernel judged is taken as it is. One finding is a workload, a reason and a destination: a program that tries
-again and again is one alert, with their number, and so is one that tries every address there is once it has
-tried many. No response is bound to the rule: what the profile enforces is refused already.
+Input: refusals by a profile (calls, packets, DNS questions, HTTP requests, TLS hellos), also by profiles that
+only alert. What the kernel judged is taken as it is. One finding is a workload, a reason and a destination: a
+program that tries again and again is one alert, with their number, and so is one that tries every address
+there is once it has tried many. No response is bound to the rule: what the profile enforces is refused.
 
 Failure: the table of destinations is bounded; a workload forgotten has its destinations told anew.
 """
@@ -59,6 +59,9 @@ _REASONS: Final = {
 # Somebody from outside tried; the workload did nothing.
 _FROM_OUTSIDE: Final = _Reason("LOW", ("T1046",), "no rule lets it in")
 
+REQUEST: Final = "nsp.HttpRequest"
+HELLO: Final = "nsp.TlsHello"
+
 _DID: Final = {
     "CONNECT": "connect to {where}",
     "SENDMSG": "send to {where}",
@@ -67,6 +70,11 @@ _DID: Final = {
     "BIND": "serve on {local}",
     "RAW_SOCKET": "open a raw socket",
 }
+# What comes to the same: the call that is refused once, and the packets of a connection that was open.
+_WAYS: Final = {"CONNECT": "out", "SENDMSG": "out", "PACKET_OUT": "out", "PACKET_IN": "in"}
+_TCP: Final = 6
+# What was said describes an alert better than that a packet was refused.
+_WEIGHT_SAID: Final = 1
 # Destinations of one workload that are told one by one; a scan of more is one finding a reason.
 MAX_DESTINATIONS: Final = 32
 # Workloads whose destinations are remembered: 32 numbers each.
@@ -92,7 +100,7 @@ class ProfileViolation:
         window_ns: After so long a workload's destinations are told one by one again.
     """
 
-    kinds: Sequence[str] = (REFUSAL, QUESTION)
+    kinds: Sequence[str] = (REFUSAL, QUESTION, REQUEST, HELLO)
 
     def __init__(
         self,
@@ -113,12 +121,17 @@ class ProfileViolation:
 
     def judge(self, scene: Scene, suspect: Suspect, kind: str, event: Mapping[str, Any]) -> Sighting | None:
         """See :class:`stream_apps.detect.rule.Detector`."""
+        if kind != REFUSAL and event.get("verdict", "ALLOWED") == "ALLOWED":
+            return None
         if kind == QUESTION:
-            if event.get("verdict", "ALLOWED") == "ALLOWED":
-                return None
             return self._question(scene, suspect, event)
         reason = _REASONS.get(event["reason"])
-        return self._flow(scene, suspect, event, reason) if reason else None
+        if reason is None:
+            return None
+        if kind == REFUSAL:
+            return self._flow(scene, suspect, event, reason, _DID.get(event["hook"], "reach {where}"))
+        way = {"hook": "PACKET_IN" if event["inbound"] else "PACKET_OUT", "protocol": _TCP}
+        return self._flow(scene, suspect, {**event, **way}, reason, _said(kind, event))
 
     def _question(self, scene: Scene, suspect: Suspect, event: Mapping[str, Any]) -> Sighting | None:
         reason = _REASONS.get(event["reason"], _REASONS["DNS_NAME"])
@@ -132,7 +145,7 @@ class ProfileViolation:
         return self._sighting(scene, suspect, event, reason, says, (name,), dns_name=name or None)
 
     def _flow(
-        self, scene: Scene, suspect: Suspect, event: Mapping[str, Any], reason: _Reason
+        self, scene: Scene, suspect: Suspect, event: Mapping[str, Any], reason: _Reason, did: str
     ) -> Sighting | None:
         hook: str = event["hook"]
         address: str = event["remote_address"]
@@ -146,11 +159,13 @@ class ProfileViolation:
         where = f"{endpoint(address, event['remote_port'])}/{protocol}"
         where += f" ({shown(known.name)})" if known else ""
         local = f"{endpoint(event['local_address'], event['local_port'])}/{protocol}"
-        did = _DID.get(hook, "reach {where}").format(where=where, local=local)
-        says = self._says(did, reason, event, alerted_only=event.get("alerted_only", False))
+        did = did.replace("{where}", where).replace("{local}", local)
+        alerted_only = event.get("alerted_only", False) or event.get("verdict") == "ALERTED"
+        says = self._says(did, reason, event, alerted_only=alerted_only)
         leads = hook not in {"BIND", "RAW_SOCKET"}
         return self._sighting(
-            scene, suspect, event, reason, says, (hook, address, port, event["protocol"]),
+            scene, suspect, event, reason, says, (_WAYS.get(hook, hook), address, port, event["protocol"]),
+            weight=_WEIGHT_SAID if "verdict" in event else 0,
             destination=Destination(address, event["remote_port"], event["protocol"]) if leads else None,
             dns_name=known.name if known else None,
         )  # fmt: skip
@@ -205,6 +220,22 @@ class ProfileViolation:
             each.covers(scene, suspect) and each.covers_destination(address, trusted_name)
             for each in self._exclusions
         )
+
+
+def _said(kind: str, event: Mapping[str, Any]) -> str:
+    """What was said, hostile text escaped, with a place for where."""
+    preposition = "from" if event["inbound"] else "to"
+    if kind == HELLO:
+        name = _brief(event["server_name"]) or "no name"
+        return f"{'accept' if event['inbound'] else 'begin'} TLS for {name} {preposition} {{where}}"
+    host = f" (Host {_brief(event['host'])})" if event["host"] else ""
+    verb = "receive" if event["inbound"] else "send"
+    return f"{verb} {_brief(event['method'])} {_brief(event['uri'])}{host} {preposition} {{where}}"
+
+
+def _brief(text: str) -> str:
+    """A brace would be taken for the place of where."""
+    return shown(text).replace("{", "(").replace("}", ")")
 
 
 def _number(*parts: object) -> int:

@@ -114,6 +114,46 @@ def test_a_question_that_is_not_allowed_is_an_alert_with_its_name(verdict: str) 
     assert alert["attack"] == ["T1071.004"]
 
 
+def payload(kind: str, node: Node, process: int, **more: Any) -> None:
+    said: dict[str, Any] = {"server_name": "evil.example"}
+    if kind == "HttpRequest":
+        said = {"method": "POST", "uri": "/{where}", "uri_bytes": 8, "host": "evil.example"}
+    flow = {
+        "cookie": 1, "inbound": False, "local_address": "10.1.2.3", "local_port": 40000,
+        "remote_address": "203.0.113.5", "remote_port": 443, "verdict": "REFUSED", "generation": 7, "notes": [],
+    }  # fmt: skip
+    node.add(kind, process, **{**flow, **said, **more})
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "words"),
+    [
+        ("HttpRequest", "HTTP_REQUEST", "POST /(where) (Host evil.example)"),
+        ("TlsHello", "TLS_SNI", "evil.example"),
+    ],
+)
+def test_a_request_and_a_hello_that_are_not_allowed_say_what_was_said(
+    kind: str, reason: str, words: str
+) -> None:
+    node = Node()
+    process = shop(node)
+    payload(kind, node, process, verdict="ALLOWED", reason=None)
+    refuse(node, process, reason, hook="PACKET_OUT")
+    payload(kind, node, process, reason=reason)
+    [alert] = run(node, through()).alerts
+    assert words in alert["description"]
+    assert "to 203.0.113.5:443/tcp" in alert["description"]
+    assert alert["attack"] == ["T1071.001"]
+
+
+def test_a_request_from_outside_is_low_and_one_that_only_alerts_passed() -> None:
+    node = Node()
+    payload("HttpRequest", node, shop(node), reason="HTTP_REQUEST", inbound=True, verdict="ALERTED")
+    outcome = run(node, through())
+    assert rules(outcome) == [(RULE, "LOW")]
+    assert "would be refused" in outcome.alerts[0]["description"]
+
+
 def test_what_somebody_outside_tried_is_low() -> None:
     node = Node()
     refuse(node, shop(node), hook="PACKET_IN", local_address="10.1.2.3", local_port=8080)
