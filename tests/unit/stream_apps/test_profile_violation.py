@@ -120,7 +120,8 @@ def payload(kind: str, node: Node, process: int, **more: Any) -> None:
         said = {"method": "POST", "uri": "/{where}", "uri_bytes": 8, "host": "evil.example"}
     flow = {
         "cookie": 1, "inbound": False, "local_address": "10.1.2.3", "local_port": 40000,
-        "remote_address": "203.0.113.5", "remote_port": 443, "verdict": "REFUSED", "generation": 7, "notes": [],
+        "remote_address": "203.0.113.5", "remote_port": 443, "verdict": "REFUSED", "generation": 7,
+        "notes": [],
     }  # fmt: skip
     node.add(kind, process, **{**flow, **said, **more})
 
