@@ -118,7 +118,7 @@ static __always_inline int read_http(struct __sk_buff *skb, u8 direction)
 	if (kept(stream->found))
 		return call_judge(skb, direction, stream);
 	if (!unread_bytes(stream))
-		return leave_stream(stream, 1);
+		return pass_segment(skb, direction, &turn);
 	return call_reader(skb, direction, stream);
 }
 

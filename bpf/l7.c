@@ -46,7 +46,10 @@ static __always_inline int locate_segment(struct __sk_buff *skb,
 	return 0;
 }
 
-/* A connection whose beginning nobody read, because its rules came later, is unreadable. */
+/*
+ * A connection whose beginning nobody read is unreadable: its rules came later, or data
+ * came before its socket did and was forgotten.
+ */
 static __always_inline void begin_stream(struct nsp_l7_stream *stream, u8 direction,
 					 const struct nsp_l7_segment *segment,
 					 struct bpf_tcp_sock *tcp)
@@ -58,7 +61,7 @@ static __always_inline void begin_stream(struct nsp_l7_stream *stream, u8 direct
 	if (direction == NSP_DIRECTION_OUT) {
 		late = tcp->bytes_acked > 1 || segment->seq != tcp->snd_una;
 	} else {
-		late = tcp->bytes_received != 0;
+		late = tcp->data_segs_in != 0;
 		stream->next_seq = tcp->rcv_nxt;
 	}
 	stream->read_from = stream->next_seq;
@@ -68,6 +71,47 @@ static __always_inline void begin_stream(struct nsp_l7_stream *stream, u8 direct
 		stream->kept = NSP_FOUND_UNREADABLE;
 		stream->ended = 1;
 	}
+}
+
+/*
+ * Data that a listener gets, with the last packet of a handshake or, by Fast Open, with
+ * the first: read from its beginning each time it comes, for nothing is taken of it
+ * before the connection has a socket. One at a time; another comes again.
+ */
+static __always_inline void begin_early(struct nsp_l7_stream *stream,
+					const struct nsp_l7_segment *segment)
+{
+	__builtin_memset(&stream->tag, 0,
+			 __builtin_offsetof(struct nsp_l7_stream, request) -
+				 __builtin_offsetof(struct nsp_l7_stream, tag));
+	stream->opened = 1;
+	stream->segment_seq = segment->seq;
+	stream->segment_bytes = segment->bytes;
+	stream->read_from = segment->seq;
+	stream->read_to = segment->seq;
+}
+
+/* A socket's stream, with what came early if that is all that came. */
+static __always_inline struct nsp_l7_stream *make_stream(struct __sk_buff *skb, struct bpf_sock *sk,
+							 const struct nsp_packet_headers *headers,
+							 u8 direction, struct bpf_tcp_sock *tcp)
+{
+	struct nsp_l7_connection connection = {};
+	struct nsp_l7_stream *early = 0;
+	struct nsp_l7_stream *stream;
+
+	if (direction == NSP_DIRECTION_IN && !headers->listener_grants && tcp->data_segs_in) {
+		connection_of(skb, headers, &connection);
+		early = l7_early.lookup(&connection);
+		if (early && early->segment_seq + early->segment_bytes != tcp->rcv_nxt)
+			early = 0;
+	}
+	stream = l7_streams.sk_storage_get(sk, early, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!stream)
+		count(NSP_COUNTER_SOCKET_STORAGE);
+	if (early)
+		l7_early.delete(&connection);
+	return stream;
 }
 
 /* Whether what comes in again was taken by the receiver as it was read. */
@@ -127,6 +171,18 @@ static __always_inline int give_up(struct nsp_l7_stream *stream)
 	return 1;
 }
 
+static __always_inline int read_on(struct __sk_buff *skb, u8 direction, struct nsp_l7_turn *turn)
+{
+	struct nsp_l7_stream *stream = turn->stream;
+
+	skip_body(stream);
+	if (!unread_bytes(stream))
+		return pass_segment(skb, direction, turn);
+	if (stream->speech == NSP_SPEECH_UNKNOWN)
+		stream->speech = speaks_tls(skb, turn) ? NSP_SPEECH_TLS : NSP_SPEECH_HTTP;
+	return call_reader(skb, direction, stream);
+}
+
 static __always_inline int judge_segment(struct __sk_buff *skb, u8 direction,
 					 struct nsp_l7_turn *turn,
 					 const struct nsp_l7_segment *segment,
@@ -149,12 +205,7 @@ static __always_inline int judge_segment(struct __sk_buff *skb, u8 direction,
 		kept(stream->busy) = 0;
 		return NSP_L7_PASS;
 	}
-	skip_body(stream);
-	if (!unread_bytes(stream))
-		return leave_stream(stream, NSP_L7_PASS);
-	if (stream->speech == NSP_SPEECH_UNKNOWN)
-		stream->speech = speaks_tls(skb, turn) ? NSP_SPEECH_TLS : NSP_SPEECH_HTTP;
-	return call_reader(skb, direction, stream);
+	return read_on(skb, direction, turn);
 }
 
 /* Why nothing passes a payload that is not read, or NSP_REASON_NONE. */
@@ -189,16 +240,17 @@ static __always_inline int judge_unread(struct __sk_buff *skb, u8 direction,
 	struct nsp_flow_event flow = {};
 	struct nsp_decision decision = {};
 	struct nsp_socket *socket = turn->socket;
+	u8 asked = grants_asked(turn);
 	struct nsp_policy *policy;
 	struct nsp_grants *grants = grants_of(socket->policy_slot, socket->program, socket->script,
 					      &decision.tag, &policy);
 
 	if (!grants || !policy || !grants->mode)
 		return NSP_L7_PASS;
-	if (decision.tag != socket->policy_tag)
+	if (decision.tag != socket->policy_tag && !turn->headers.listener_grants)
 		return NSP_L7_DROP;
 	count(NSP_COUNTER_L7_OPAQUE);
-	decision.reason = unread_stopped(grants, socket->grants, direction);
+	decision.reason = unread_stopped(grants, asked, direction);
 	flow_of_packet(skb, direction, &turn->headers, &flow);
 	flow.cookie = bpf_get_socket_cookie(skb);
 	conclude(skb, turn, &flow, &decision, policy, grants->mode);
@@ -218,14 +270,14 @@ static __always_inline int judge_found(struct __sk_buff *skb, u8 direction)
 	}
 	stream = turn.stream;
 	if (judge_payload(skb, direction, &turn) <= 0)
-		return leave_stream(stream, NSP_L7_DROP);
+		return drop_segment(stream);
 	if (kept(stream->ended)) {
 		turn.socket->flags &= ~NSP_SOCKET_L7;
-		return leave_stream(stream, NSP_L7_PASS);
+		return pass_segment(skb, direction, &turn);
 	}
 	skip_body(stream);
 	if (!unread_bytes(stream))
-		return leave_stream(stream, NSP_L7_PASS);
+		return pass_segment(skb, direction, &turn);
 	return call_reader(skb, direction, stream);
 }
 
@@ -249,16 +301,17 @@ static __always_inline int judge_packet(struct __sk_buff *skb, u8 direction)
 	if (!tcp || locate_segment(skb, &turn.headers, &segment))
 		return judge_unread(skb, direction, &turn);
 	turn.stream = l7_streams.sk_storage_get(sk, 0, 0);
-	if (!turn.stream) {
-		turn.stream = l7_streams.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-		if (!turn.stream) {
-			count(NSP_COUNTER_SOCKET_STORAGE);
-			return judge_unread(skb, direction, &turn);
-		}
-	}
+	if (!turn.stream)
+		turn.stream = make_stream(skb, sk, &turn.headers, direction, tcp);
+	if (!turn.stream)
+		return judge_unread(skb, direction, &turn);
 	if (!take_stream(turn.stream)) {
 		count(NSP_COUNTER_L7_REORDERED);
 		return NSP_L7_DROP;
+	}
+	if (direction == NSP_DIRECTION_IN && turn.headers.listener_grants) {
+		begin_early(turn.stream, &segment);
+		return read_on(skb, direction, &turn);
 	}
 	if (!turn.stream->opened)
 		begin_stream(turn.stream, direction, &segment, tcp);

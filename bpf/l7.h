@@ -104,6 +104,18 @@ struct nsp_l7_stream {
  */
 BPF_F_TABLE("sk_storage", int, struct nsp_l7_stream, l7_streams, 0, BPF_F_NO_PREALLOC);
 
+/* Connections that begin with data in their handshake, until their own socket is there. */
+#define NSP_MAX_L7_EARLY 256
+
+struct nsp_l7_connection {
+	u8 local_address[16];
+	u8 remote_address[16];
+	u16 local_port;
+	u16 remote_port;
+};
+
+BPF_TABLE("lru_hash", struct nsp_l7_connection, struct nsp_l7_stream, l7_early, NSP_MAX_L7_EARLY);
+
 /* The reader's own bits of seen. */
 #define NSP_L7_HAS_LENGTH (1 << 16)
 #define NSP_L7_IN_QUERY (1 << 17)
@@ -187,12 +199,12 @@ static __always_inline u32 seq_at_position(const struct nsp_l7_stream *stream)
 	return kept(stream->segment_seq) + kept(stream->position);
 }
 
-/* Remembers how far it was read. */
-static __always_inline int leave_stream(struct nsp_l7_stream *stream, int verdict)
+/* Remembers how far it was read, and drops the segment: it is refused, or comes again. */
+static __always_inline int drop_segment(struct nsp_l7_stream *stream)
 {
 	kept(stream->next_seq) = seq_at_position(stream);
 	kept(stream->busy) = 0;
-	return verdict;
+	return 0;
 }
 
 static __always_inline u32 unread_bytes(const struct nsp_l7_stream *stream)
@@ -238,7 +250,7 @@ static __always_inline int call_judge(struct __sk_buff *skb, u8 direction,
 		egress_tail_calls.call(skb, NSP_TAIL_L7_JUDGE);
 	else
 		ingress_tail_calls.call(skb, NSP_TAIL_L7_JUDGE);
-	return leave_stream(stream, 0);
+	return drop_segment(stream);
 }
 
 static __always_inline int call_reader(struct __sk_buff *skb, u8 direction,
@@ -250,7 +262,33 @@ static __always_inline int call_reader(struct __sk_buff *skb, u8 direction,
 		egress_tail_calls.call(skb, reader);
 	else
 		ingress_tail_calls.call(skb, reader);
-	return leave_stream(stream, 0);
+	return drop_segment(stream);
+}
+
+/* Only incoming packets come early. */
+static __always_inline void connection_of(struct __sk_buff *skb,
+					  const struct nsp_packet_headers *headers,
+					  struct nsp_l7_connection *connection)
+{
+	packet_addresses(skb, headers->family, connection->remote_address,
+			 connection->local_address);
+	connection->local_port = headers->destination_port;
+	connection->remote_port = headers->source_port;
+}
+
+/* A segment that may pass. What a listener's stream knows is kept for the connection's own. */
+static __always_inline int pass_segment(struct __sk_buff *skb, u8 direction,
+					struct nsp_l7_turn *turn)
+{
+	struct nsp_l7_connection connection = {};
+
+	kept(turn->stream->next_seq) = seq_at_position(turn->stream);
+	if (direction == NSP_DIRECTION_IN && turn->headers.listener_grants) {
+		connection_of(skb, &turn->headers, &connection);
+		l7_early.update(&connection, turn->stream);
+	}
+	kept(turn->stream->busy) = 0;
+	return 1;
 }
 
 /* For the programs behind the second tail call: l7.c has found and taken both already. */

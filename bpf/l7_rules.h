@@ -79,8 +79,7 @@ static __always_inline u32 name_value(struct nsp_l7_stream *stream, u32 ruleset)
 	u32 *value;
 
 	/* The first label's length and a NUL are two more than what was sent. */
-	if (kept(stream->host_bytes) > NSP_NAME_BYTES - 2 ||
-	    kept(stream->seen) & NSP_L7_NO_NAME)
+	if (kept(stream->host_bytes) > NSP_NAME_BYTES - 2 || kept(stream->seen) & NSP_L7_NO_NAME)
 		return 0;
 	trie = name_rules.lookup(&index);
 	if (!trie)
@@ -224,13 +223,21 @@ static __always_inline u8 payload_stopped(struct nsp_l7_stream *stream,
 						      : request_stopped(stream, question);
 }
 
+/* Those that let the flow pass below: of the packet to a listener, or of the socket. */
+static __always_inline u8 grants_asked(const struct nsp_l7_turn *turn)
+{
+	u64 early = turn->headers.listener_grants;
+
+	return early | (turn->socket->grants & (0 - is_equal(early, 0)));
+}
+
 /* Why no rule set passes what was found, or NSP_REASON_NONE. */
 static __always_inline u8 held_against_rules(struct nsp_l7_turn *turn, u8 direction,
 					     const struct nsp_grants *grants)
 {
 	struct nsp_l7_stream *stream = turn->stream;
 	struct nsp_l7_question question = {.direction = direction};
-	u8 asked = turn->socket->grants;
+	u8 asked = grants_asked(turn);
 
 	question.by_cidr = !turn->socket->name_id;
 	kept(stream->deepest) = NSP_REASON_NONE;

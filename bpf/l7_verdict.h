@@ -96,7 +96,9 @@ static __always_inline void conclude(struct __sk_buff *skb, struct nsp_l7_turn *
 	apply_mode(decision, policy, mode);
 	if (!decision->reason)
 		return;
-	turn->socket->verdict = decision->verdict;
+	/* A listener is not one connection: what it gets is judged packet by packet. */
+	if (!turn->headers.listener_grants)
+		turn->socket->verdict = decision->verdict;
 	tell_verdict(skb, turn->socket, flow, decision);
 	judge_flow(flow, decision);
 }
@@ -120,7 +122,7 @@ static __always_inline int judge_payload(struct __sk_buff *skb, u8 direction,
 
 	if (!grants || !policy || !grants->mode)
 		return 1;
-	if (decision.tag != socket->policy_tag)
+	if (decision.tag != socket->policy_tag && !turn->headers.listener_grants)
 		return -1;
 	kept(stream->tag) = decision.tag;
 	flow_of_packet(skb, direction, &turn->headers, &flow);

@@ -335,6 +335,9 @@ static __always_inline int decide_anew(struct __sk_buff *skb, struct nsp_socket 
 			  rules_for(socket, flow->direction, headers->protocol), &decision);
 	if (!(socket->flags & (NSP_SOCKET_LISTENER | NSP_SOCKET_RAW)))
 		remember_decision(socket, flow, &decision);
+	/* A handshake may end with data, or begin with it: nobody else will see these. */
+	if (socket->flags & NSP_SOCKET_LISTENER && decision.l7)
+		headers->listener_grants = decision.grants;
 	if (decision.reason)
 		tell_verdict(skb, socket, flow, &decision);
 	return decision.verdict == NSP_VERDICT_REFUSED ? NSP_PACKET_DROPPED : NSP_PACKET_ALLOWED;
@@ -418,6 +421,8 @@ static __always_inline void hand_over_dns(struct __sk_buff *skb, u8 direction,
 static __always_inline int payload_is_judged(const struct nsp_socket *socket,
 					     const struct nsp_packet_headers *headers, u8 direction)
 {
+	if (headers->listener_grants)
+		return direction == NSP_DIRECTION_IN && headers->protocol == IPPROTO_TCP;
 	if (!(socket->flags & NSP_SOCKET_L7))
 		return 0;
 	if (headers->protocol == IPPROTO_TCP)

@@ -305,7 +305,7 @@ static __always_inline int read_tls(struct __sk_buff *skb, u8 direction)
 	if (kept(stream->ended))
 		turn.socket->flags &= ~NSP_SOCKET_L7;
 	if (!unread_bytes(stream))
-		return leave_stream(stream, 1);
+		return pass_segment(skb, direction, &turn);
 	return call_reader(skb, direction, stream);
 }
 
