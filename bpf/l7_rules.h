@@ -50,21 +50,18 @@ static __always_inline void reverse_host(struct nsp_l7_stream *stream)
 #pragma clang loop unroll(disable)
 	for (u32 step = 0; step < NSP_NAME_BYTES; step++) {
 		u32 at = opaque(step);
-		u8 byte = stream->host[masked_index(bytes - 1 - at, 256)];
-		u8 label = kept(stream->count);
+		u64 byte = stream->host[masked_index(bytes - 1 - at, 256)];
+		u64 dot = is_equal(byte, '.');
+		u64 label = kept(stream->count);
 
 		if (at >= bytes)
 			break;
-		kept(stream->count) = label + 1;
-		if (byte == '.') {
-			if ((u8)(label - 1) >= NSP_L7_LABEL_MAX_BYTES)
-				kept(stream->seen) |= NSP_L7_NO_NAME;
-			kept(stream->count) = 0;
-			byte = label;
-		}
-		key[masked_index(at + 4, 256)] = byte;
+		kept(stream->seen) |=
+			(dot & ~is_between(label, 1, NSP_L7_LABEL_MAX_BYTES)) * NSP_L7_NO_NAME;
+		kept(stream->count) = (label + 1) & (dot - 1);
+		key[masked_index(at + 4, 256)] = byte ^ ((byte ^ label) & (0 - dot));
 	}
-	if ((u8)(kept(stream->count) - 1) >= NSP_L7_LABEL_MAX_BYTES)
+	if (!is_between(kept(stream->count), 1, NSP_L7_LABEL_MAX_BYTES))
 		kept(stream->seen) |= NSP_L7_NO_NAME;
 	key[masked_index(bytes + 4, 256)] = kept(stream->count);
 	key[masked_index(bytes + 5, 256)] = 0;
