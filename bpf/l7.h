@@ -23,8 +23,11 @@
 
 /* Bytes read by one run; a run that leaves some calls itself. What 6.1 verifies in a second. */
 #define NSP_L7_CHUNK_BYTES 256
-/* Servers refuse longer heads and hellos: 8 KB is the usual limit, cookies included. */
-#define NSP_L7_HEAD_MAX_BYTES 8192
+/*
+ * Servers refuse longer heads and hellos: 8 KB is the usual limit, cookies included. And
+ * of 33 tail calls in a row 30 are for reading, so that a head in one segment is read at once.
+ */
+#define NSP_L7_HEAD_MAX_BYTES (30 * NSP_L7_CHUNK_BYTES)
 /* Segments in a row that leave a hole before the connection counts as unreadable. */
 #define NSP_L7_HOLES_MAX 32
 #define NSP_L7_HOST_BYTES 252
@@ -281,11 +284,15 @@ static __always_inline int pass_segment(struct __sk_buff *skb, u8 direction,
 					struct nsp_l7_turn *turn)
 {
 	struct nsp_l7_connection connection = {};
+	struct nsp_l7_stream *early;
 
 	kept(turn->stream->next_seq) = seq_at_position(turn->stream);
 	if (direction == NSP_DIRECTION_IN && turn->headers.listener_grants) {
 		connection_of(skb, &turn->headers, &connection);
 		l7_early.update(&connection, turn->stream);
+		early = l7_early.lookup(&connection);
+		if (early)
+			early->busy = 0;
 	}
 	kept(turn->stream->busy) = 0;
 	return 1;
