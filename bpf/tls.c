@@ -37,6 +37,7 @@ enum nsp_tls_state {
 	NSP_TLS_EXTENSION,
 	NSP_TLS_NAME_HEAD,
 	NSP_TLS_NAME,
+	NSP_TLS_END, /* passes over the last field */
 };
 
 /* Gathers so many bytes next, for a state. */
@@ -109,12 +110,20 @@ static __always_inline void hello_ends(struct nsp_l7_stream *stream)
 	find(stream, NSP_FOUND_HELLO);
 }
 
+static __always_inline void hello_ends_behind_field(struct nsp_l7_stream *stream)
+{
+	if (kept(stream->left))
+		kept(stream->state) = NSP_TLS_END;
+	else
+		hello_ends(stream);
+}
+
 static __always_inline void next_extension(struct nsp_l7_stream *stream)
 {
 	u32 extensions = kept(stream->extensions);
 
 	if (!extensions)
-		return hello_ends(stream);
+		return hello_ends_behind_field(stream);
 	if (extensions < 4)
 		return find(stream, NSP_FOUND_MALFORMED);
 	gather(stream, NSP_TLS_EXTENSION, 4);
@@ -196,7 +205,7 @@ static __always_inline void field_ends(struct nsp_l7_stream *stream, u64 field)
 	else if (state == NSP_TLS_CIPHERS)
 		gather(stream, NSP_TLS_COMPRESSION, 1);
 	else if (field == hello)
-		hello_ends(stream); /* as before there were extensions */
+		hello_ends_behind_field(stream); /* as before there were extensions */
 	else
 		gather(stream, NSP_TLS_EXTENSIONS, 2);
 }
@@ -213,6 +222,8 @@ static __always_inline void pass_over(struct nsp_l7_stream *stream, u32 left, u3
 	kept(stream->record) = record - bytes;
 	kept(stream->hello) -= bytes;
 	kept(stream->place) += bytes;
+	if (bytes == left && kept(stream->state) == NSP_TLS_END)
+		hello_ends(stream);
 }
 
 static __always_inline void message_byte(struct nsp_l7_stream *stream, u32 record, u8 byte)
