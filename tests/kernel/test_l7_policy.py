@@ -141,18 +141,19 @@ REFUSED_REQUESTS = [
 ]
 
 
+def in_pieces(said: bytes, split: str) -> list[bytes]:
+    if split == "bytes":
+        return [*one_by_one(said[:600]), said[600:]]
+    return [said] if split == "whole" else [said[: len(said) // 2], said[len(said) // 2 :]]
+
+
 @pytest.mark.parametrize("split", ["whole", "halves", "bytes"])
 def test_requests_pass_as_they_are_listed_however_they_are_cut_up(
     lab: ProfileLab, slot: int, talker: Talker, split: str
 ) -> None:
     lab.govern(slot, judged())
     cases = [(True, said) for said in ALLOWED_REQUESTS] + [(False, said) for said in REFUSED_REQUESTS]
-    cut = {
-        "whole": lambda said: [said],
-        "halves": lambda said: [said[: len(said) // 2], said[len(said) // 2 :]],
-        "bytes": lambda said: [*one_by_one(said[:600]), said[600:]],
-    }[split]
-    arrived = talker.arrived([(passes, cut(said)) for passes, said in cases])
+    arrived = talker.arrived([(passes, in_pieces(said, split)) for passes, said in cases])
     wrong = [
         (said[:80], count)
         for (passes, said), count in zip(cases, arrived, strict=True)
