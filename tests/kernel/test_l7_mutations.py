@@ -32,9 +32,10 @@ RULES: Final = PayloadRules(
     ("good.example", "*.wild.example"),
     HERE,
 )
+SECOND_REQUEST: Final = b"GET /ok HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n"
 REQUESTS: Final = (
     b"GET /ok/1 HTTP/1.1\r\nHost: good.example\r\n\r\n",
-    b"POST /form HTTP/1.1\r\nhost: a.wild.example\r\nContent-Length: 1\r\n\r\nxGET /ok HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n",
+    b"POST /form HTTP/1.1\r\nhost: a.wild.example\r\nContent-Length: 1\r\n\r\nx" + SECOND_REQUEST,
     b"PUT /ok/exact HTTP/1.1\nX: y\nHost: good.example\n\n",
     b"DELETE /any HTTP/1.1\r\nHost: good.example\r\nAccept: */*\r\nUpgrade: x\r\n\r\n",
     b"GET /ok/a/.b/c?d=/../e HTTP/1.1\r\nHost:GOOD.example \r\nCookie: a=b\r\n\r\n",

@@ -279,4 +279,5 @@ def test_what_ran_before_the_sensor_is_known_with_its_ancestors(
 def test_nothing_was_lost_on_the_way(watch: Watch) -> None:
     watch.events()
     lost = watch.counted()
-    assert lost.keys() <= {"owner_unknown", "path_truncated"}, lost
+    # Not lost: another process of the machine that is not known yet is filled from its task.
+    assert lost.keys() <= {"owner_unknown", "path_truncated", "process_unknown"}, lost
