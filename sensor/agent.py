@@ -241,6 +241,7 @@ def kernel_options(settings: Settings) -> KernelOptions:
     return KernelOptions(
         pin_directory=settings.pin_directory,
         cgroup_root=settings.cgroup_root,
+        cache_directory=settings.compile_cache,
         ring_bytes=settings.ring_bytes,
     )
 

@@ -44,6 +44,7 @@ class Settings:
         brokers: ``host:port[,host:port...]``.
         cgroup_root: Where in the cgroup v2 tree the programs attach; None finds the mount.
         pin_directory: Where maps and links are pinned; what survives the sensor.
+        compile_cache: Where compiled programs are kept for the next start; None compiles each time.
         ring_bytes: Size of the kernel's ring, a power of two.
         batch_events: A batch closes at this many events,
         batch_ms: or this long after its first one, whichever is first; sooner when a service's descendant
@@ -68,6 +69,7 @@ class Settings:
     brokers: str
     cgroup_root: Path | None = None
     pin_directory: Path = Path("/sys/fs/bpf/nsp")
+    compile_cache: Path | None = Path("/var/cache/nsp")
     ring_bytes: int = 4 * 1024 * 1024
     batch_events: int = 500
     batch_ms: int = 200
@@ -221,6 +223,7 @@ _FLAGS: Final[dict[str, str]] = {
     "brokers": "Kafka brokers, host:port[,host:port...]",
     "cgroup_root": "attach here in the cgroup v2 tree (default: its mount)",
     "pin_directory": "where maps and links are pinned (default: /sys/fs/bpf/nsp)",
+    "compile_cache": "directory where compiled programs are kept, or none (default: /var/cache/nsp)",
     "ring_bytes": "size of the kernel's event ring, a power of two (default: 4 MB)",
     "batch_events": "a batch closes at this many events (default: 500)",
     "batch_ms": "or this many ms after its first event (default: 200)",
@@ -248,6 +251,7 @@ _FIELDS: Final = {
 _CONVERT: Final[dict[str, Callable[[object], object]]] = {
     "cgroup_root": lambda value: Path(str(value)),
     "pin_directory": lambda value: Path(str(value)),
+    "compile_cache": lambda value: None if value == "none" else Path(str(value)),
     "ring_bytes": _whole,
     "batch_events": _whole,
     "batch_ms": _whole,

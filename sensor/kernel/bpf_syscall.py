@@ -47,6 +47,7 @@ class _Command(IntEnum):
     MAP_GET_FD_BY_ID = 14
     OBJ_GET_INFO_BY_FD = 15
     RAW_TRACEPOINT_OPEN = 17
+    BTF_LOAD = 18
     MAP_LOOKUP_AND_DELETE_ELEM = 21
     MAP_LOOKUP_BATCH = 24
     MAP_UPDATE_BATCH = 26
@@ -177,12 +178,43 @@ def _try_load(instructions: bytes, spec: ProgramSpec, log: _Buffer | None) -> in
     return _try(_Command.PROG_LOAD, attr)
 
 
-def map_create(
-    name: str, map_type: int, key_bytes: int, value_bytes: int, max_entries: int, flags: int = 0
+@dataclass(frozen=True, slots=True)
+class MapTypes:
+    """BTF of a map's key and value; the caller closes the descriptor when the map is there."""
+
+    fd: int
+    key_id: int
+    value_id: int
+
+
+def storage_types(value_bytes: int) -> MapTypes:
+    """Types for a socket storage, which the kernel does not make without: an int, and that many bytes."""
+    names = b"\0int\0byte\0"
+    integer = struct.pack("<IIII", 1, 1 << 24, 4, 1 << 24 | 32)  # BTF_KIND_INT, signed, 32 bits
+    byte = struct.pack("<IIII", 5, 1 << 24, 1, 8)
+    array = struct.pack("<IIIIII", 0, 3 << 24, 0, 2, 1, value_bytes)  # BTF_KIND_ARRAY of byte by int
+    types = integer + byte + array
+    header = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(names))
+    blob = _copy(header + types + names)
+    fd = _call(_Command.BTF_LOAD, _attr("<QQIII", _address(blob), 0, len(blob), 0, 0), "map types")
+    return MapTypes(fd, key_id=1, value_id=3)
+
+
+def map_create(  # noqa: PLR0913 - these are what a map is
+    name: str,
+    map_type: int,
+    key_bytes: int,
+    value_bytes: int,
+    max_entries: int,
+    flags: int = 0,
+    *,
+    inner_fd: int = 0,
+    types: MapTypes | None = None,
 ) -> int:
-    """Create a map and return its descriptor."""
-    packed = name.encode()[:_NAME_BYTES]
-    attr = _attr("<IIIIIII16s", map_type, key_bytes, value_bytes, max_entries, flags, 0, 0, packed)
+    """Create a map and return its descriptor; ``inner_fd`` is a map whose shape the maps in it have."""
+    sizes = (map_type, key_bytes, value_bytes, max_entries, flags, inner_fd, 0)
+    btf = (0, 0, 0) if types is None else (types.fd, types.key_id, types.value_id)
+    attr = _attr("<IIIIIII16sIIII", *sizes, name.encode()[:_NAME_BYTES], 0, *btf)
     return _call(_Command.MAP_CREATE, attr, name)
 
 

@@ -35,7 +35,7 @@ class Compiled:
 
     programs: dict[str, bytes]
     maps: dict[str, FreshMap]
-    owner: Any  # BCC's object: the map descriptors close with it
+    owner: Any  # BCC's object, if it has just compiled: the map descriptors close with it
 
 
 def compile_programs(directory: Path, options: list[str]) -> Compiled:
@@ -58,7 +58,7 @@ def compile_programs(directory: Path, options: list[str]) -> Compiled:
         cure = "install the distribution's python3-bpfcc; a virtual environment needs --system-site-packages"
         raise KernelError(f"BCC cannot be imported: {error}", cure) from error
     try:
-        module = BPF(text=expand(directory), cflags=["-I", str(directory), *options])
+        module = BPF(text=expand(directory).encode(), cflags=["-I", str(directory), *options])
         programs = {program.name: module.dump_func(program.name.encode()) for program in PROGRAMS}
     except KernelError:
         raise

@@ -17,12 +17,13 @@ new one, all on the same maps: enforcement holds, and the next start finishes th
 from __future__ import annotations
 
 import os
-import struct
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sensor.kernel import bpf_syscall as bpf
+from sensor.kernel.bytecode import dispatcher, patch_map_fds
 from sensor.kernel.errors import KernelError, PinsIncompatible
 from sensor.kernel.programs import Kind, Program, of_kind
 from sensor.kernel.state import U32
@@ -35,11 +36,8 @@ if TYPE_CHECKING:
 _PROG_ARRAY: Final = 3
 _SCRATCH_SUFFIX: Final = "_scratch"
 _ENTRY_PREFIX: Final = "entry_"
-# A 64-bit immediate load whose immediate is a map descriptor (BPF_PSEUDO_MAP_FD).
-_LOAD_IMMEDIATE_64: Final = 0x18
-_PSEUDO_MAP_FD: Final = 1
-_INSTRUCTION: Final = struct.Struct("<BBhi")
-_TAIL_CALL_HELPER: Final = 12
+# More would take a busy node's CPUs from its workloads for no shorter start: a few programs are most of it.
+_VERIFYING_THREADS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +138,18 @@ def _open_links(target: Target) -> dict[str, int]:
 
 def _load(compiled: Compiled, kept: dict[str, int], btf: Btf) -> dict[str, int]:
     translation = {compiled.maps[name].fd: fd for name, fd in kept.items()}
-    return {
-        program.name: bpf.prog_load(
-            patch_map_fds(compiled.programs[program.name], translation),
-            _load_spec(program, btf),
-        )
-        for program in of_kind(*Kind)
-    }
+    programs = of_kind(*Kind)
+
+    def load(program: Program) -> int:
+        code = patch_map_fds(compiled.programs[program.name], translation)
+        return bpf.prog_load(code, _load_spec(program, btf))
+
+    # The verifier takes seconds for all of them, and the kernel verifies on as many CPUs as ask. The
+    # largest programs first, so that none is left over at the end.
+    largest_first = sorted(programs, key=lambda program: -len(compiled.programs[program.name]))
+    with ThreadPoolExecutor(max_workers=min(_VERIFYING_THREADS, os.cpu_count() or 1)) as threads:
+        loaded = dict(zip(largest_first, threads.map(load, largest_first), strict=True))
+    return {program.name: loaded[program] for program in programs}
 
 
 def _load_spec(program: Program, btf: Btf) -> bpf.ProgramSpec:
@@ -159,35 +162,6 @@ def _load_spec(program: Program, btf: Btf) -> bpf.ProgramSpec:
     except KeyError as error:
         raise KernelError(f"this kernel has no {program.kind.value} {program.target}") from error
     return bpf.ProgramSpec(program.name, program.type, program.attach_type, btf_id)
-
-
-def patch_map_fds(instructions: bytes, translation: dict[int, int]) -> bytes:
-    """Bytecode that refers to other maps: each map descriptor in the translation is replaced."""
-    patched = bytearray(instructions)
-    at = 0
-    while at < len(patched):
-        code, registers, offset, immediate = _INSTRUCTION.unpack_from(patched, at)
-        if code == _LOAD_IMMEDIATE_64:
-            if registers >> 4 == _PSEUDO_MAP_FD and immediate in translation:
-                _INSTRUCTION.pack_into(patched, at, code, registers, offset, translation[immediate])
-            at += _INSTRUCTION.size  # its second half is data
-        at += _INSTRUCTION.size
-    return bytes(patched)
-
-
-def dispatcher(array_fd: int) -> bytes:
-    """A program that tail-calls entry 0 of an array, with its own context, and else returns 0."""
-    return b"".join(
-        _INSTRUCTION.pack(*fields)
-        for fields in (
-            (_LOAD_IMMEDIATE_64, _PSEUDO_MAP_FD << 4 | 2, 0, array_fd),  # r2 = array
-            (0, 0, 0, 0),
-            (0xB7, 3, 0, 0),  # r3 = 0
-            (0x85, 0, 0, _TAIL_CALL_HELPER),
-            (0xB7, 0, 0, 0),  # r0 = 0
-            (0x95, 0, 0, 0),  # exit
-        )
-    )
 
 
 def _pin_maps(compiled: Compiled, kept: dict[str, int], pins: Pins, undo: ExitStack) -> dict[str, int]:

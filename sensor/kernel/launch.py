@@ -15,7 +15,7 @@ from typing import IO, Final
 
 from sensor.kernel.errors import LoaderFailed, PinsIncompatible
 
-# 2 s as measured, two minutes on a busy emulated CPU; beyond this it hangs.
+# 3 to 8 s as measured, minutes on a busy emulated CPU; beyond this it hangs.
 LOADER_TIMEOUT_S: Final = 300.0
 # A request or reply: a few hundred bytes of names, or the end of a verifier's log.
 MESSAGE_BYTES: Final = 64 * 1024
@@ -32,6 +32,7 @@ class LoadRequest:
     pin_directory: str
     cgroup_root: str
     source_directory: str | None
+    cache_directory: str | None
     sizes: dict[str, int]
 
     def to_bytes(self) -> bytes:

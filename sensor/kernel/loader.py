@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from sensor.kernel.btf import Btf
-from sensor.kernel.compiled import compile_programs
+from sensor.kernel.compile_cache import CompileCache, key_of
+from sensor.kernel.compiled import Compiled, compile_programs
 from sensor.kernel.errors import KernelError, PinsIncompatible
 from sensor.kernel.establish import Established, Target, establish
 from sensor.kernel.launch import MESSAGE_BYTES, LoadRequest
 from sensor.kernel.offsets import compiler_options
 from sensor.kernel.pins import Pins
+from sensor.kernel.programs import PROGRAMS
 from sensor.kernel.source import source_directory
 
 
@@ -35,9 +37,22 @@ def load(request: LoadRequest) -> Established:
     btf = Btf.of_running_kernel()
     options = compiler_options(btf) + [f"-D{name}={value}" for name, value in request.sizes.items()]
     directory = Path(request.source_directory) if request.source_directory else source_directory()
-    compiled = compile_programs(directory, options)
     cgroup_fd = os.open(request.cgroup_root, os.O_RDONLY | os.O_DIRECTORY)
+    compiled = _compiled(directory, options, request.cache_directory)
     return establish(compiled, Target(Pins(Path(request.pin_directory)), cgroup_fd, btf))
+
+
+def _compiled(directory: Path, options: list[str], cache_directory: str | None) -> Compiled:
+    key = key_of(directory, options, (program.name for program in PROGRAMS)) if cache_directory else None
+    if cache_directory is None or key is None:
+        return compile_programs(directory, options)
+    cache = CompileCache(Path(cache_directory))
+    kept = cache.get(key)
+    if kept is not None:
+        return kept
+    compiled = compile_programs(directory, options)
+    cache.put(key, compiled)
+    return compiled
 
 
 def main() -> None:

@@ -39,6 +39,10 @@ DEFAULT_RING_BYTES: Final = 4 << 20
 _INVENTORY_EVENT_BYTES: Final = 2304
 
 
+# Only root writes there; what is in it runs in the kernel.
+DEFAULT_CACHE_DIRECTORY: Final = Path("/var/cache/nsp")
+
+
 @dataclass(frozen=True, slots=True)
 class KernelOptions:
     """What a load can be told. Sizes hold until unload: adopted maps keep theirs.
@@ -52,6 +56,7 @@ class KernelOptions:
         max_workloads: cgroups of workloads.
         max_blocked_destinations: Blocks at a time, of all workloads.
         source_directory: The C to compile; None is the sensor's own.
+        cache_directory: Where compiled programs are kept for the next start; None keeps none.
     """
 
     pin_directory: Path = DEFAULT_PIN_DIRECTORY
@@ -62,6 +67,7 @@ class KernelOptions:
     max_workloads: int = 16384
     max_blocked_destinations: int = 16384
     source_directory: Path | None = None
+    cache_directory: Path | None = DEFAULT_CACHE_DIRECTORY
 
     def __post_init__(self) -> None:
         validate_ring_bytes(self.ring_bytes)
@@ -81,6 +87,7 @@ class KernelOptions:
             pin_directory=str(self.pin_directory),
             cgroup_root=str(self.cgroup_root or cgroup2_mount()),
             source_directory=None if self.source_directory is None else str(self.source_directory),
+            cache_directory=None if self.cache_directory is None else str(self.cache_directory),
             sizes=self._sizes(),
         )
 
@@ -106,8 +113,8 @@ class Kernel:
     def start(cls, options: KernelOptions | None = None) -> Kernel:
         """Load the programs, or adopt what is pinned and swap its programs without a gap.
 
-        Takes about two seconds, most of it the compiler. When it fails, a fresh load has left nothing
-        behind and what was pinned before goes on.
+        Takes some seconds: the compiler's four, unless what it made is kept, and the verifier's. When it
+        fails, a fresh load has left nothing behind and what was pinned before goes on.
 
         Raises:
             PinsInUse: Another sensor works with this pin directory.

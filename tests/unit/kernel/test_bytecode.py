@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import struct
 
-from sensor.kernel.establish import dispatcher, patch_map_fds
+from sensor.kernel.bytecode import dispatcher, patch_map_fds
 
 INSTRUCTION = struct.Struct("<BBhi")
 

@@ -47,7 +47,7 @@ def test_pins_that_cannot_be_adopted_name_the_command_that_removes_them() -> Non
 
 
 def test_a_request_survives_its_way_to_the_loader() -> None:
-    request = LoadRequest("/sys/fs/bpf/x", "/sys/fs/cgroup", None, {"NSP_RING_PAGES": 2})
+    request = LoadRequest("/sys/fs/bpf/x", "/sys/fs/cgroup", None, "/cache", {"NSP_RING_PAGES": 2})
     assert LoadRequest.from_bytes(request.to_bytes()) == request
 
 
