@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 from sensor.kernel import bpf_syscall as bpf
 from sensor.kernel.bytecode import patch_map_fds
 from sensor.kernel.compiled import Compiled, FreshMap
+from sensor.kernel.errors import BpfCallError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -73,7 +74,14 @@ class CompileCache:
             return None
         with suppress(OSError):
             os.utime(path)
-        return _revived(shapes, programs)
+        maps: dict[str, FreshMap] = {}
+        try:
+            return _revived(shapes, programs, maps)
+        except (BpfCallError, KeyError):
+            # Shapes this kernel does not make. Should it be memory, compiling will say so.
+            for each in maps.values():
+                os.close(each.fd)
+            return None
 
     def put(self, key: str, compiled: Compiled) -> None:
         """Keep a result; where that cannot be done, the next start compiles again."""
@@ -133,8 +141,10 @@ def _shape_of(info: bpf.MapInfo) -> MapShape:
     return MapShape(info.type, info.key_bytes, info.value_bytes, info.max_entries, info.flags)
 
 
-def _revived(shapes: Mapping[str, MapShape], programs: Mapping[str, bytes]) -> Compiled:
-    fresh: dict[str, FreshMap] = {}
+def _revived(
+    shapes: Mapping[str, MapShape], programs: Mapping[str, bytes], fresh: dict[str, FreshMap]
+) -> Compiled:
+    """Makes the maps, into ``fresh`` as each is there."""
     # Inner shapes first: an array of maps is made from one of them.
     for name, shape in sorted(shapes.items(), key=lambda item: item[1].type == _ARRAY_OF_MAPS):
         fd = _create(name, shape, fresh)

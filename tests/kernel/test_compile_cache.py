@@ -108,8 +108,21 @@ def test_what_others_could_have_written_is_not_used(
     assert link.get(KEY) is None
 
 
+IMPOSSIBLE = {"type": 1, "key_bytes": 0, "value_bytes": 0, "max_entries": 0, "flags": 0}
+ALONE = {"type": 12, "key_bytes": 4, "value_bytes": 4, "max_entries": 1, "flags": 0}
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"maps": {}}', b'{"maps": {"x": {}}, "programs": {}}']
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"maps": {}}',
+        b'{"maps": {"x": {}}, "programs": {}}',
+        json.dumps({"maps": {"x": IMPOSSIBLE}, "programs": {}}).encode(),
+        json.dumps({"maps": {"x_rules": ALONE}, "programs": {}}).encode(),
+    ],
 )
 def test_garbage_is_as_if_it_were_not_there(cache: CompileCache, content: bytes) -> None:
     cache.directory.mkdir(mode=0o700)
