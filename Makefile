@@ -26,7 +26,7 @@ demo: ## Attack a small shop in namespaces and watch the kernel cut the attacker
 test: check ## Checks, then every test this machine can run; skipped ones with their reason
 	@tools/setup test
 	@mkdir -p build
-	@$(PY) -m pytest --ignore=tests/chaos
+	@$(PY) -m pytest --ignore=tests/chaos --numprocesses=2 --dist=loadgroup
 
 chaos: ## Kill -9 sensor, stream app and broker in the middle of an attack (as root; two minutes)
 	@tools/setup test

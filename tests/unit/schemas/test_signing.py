@@ -64,6 +64,19 @@ def test_a_sensor_that_trusts_two_keys_obeys_both() -> None:
         (b"", "malformed"),
         (b'{"quarantined": true}', "malformed"),
     ],
+    # Keys and signatures are new in each run; names of tests must not be.
+    ids=[
+        "another payload",
+        "another signature",
+        "a short signature",
+        "no signature",
+        "no key",
+        "another key",
+        "a byte less",
+        "a byte more",
+        "nothing",
+        "JSON",
+    ],
 )
 def test_anything_else_is_refused_with_its_reason(data: bytes, reason: str) -> None:
     assert refusal(data) == reason
