@@ -11,7 +11,7 @@ C_FILES := $(wildcard bpf/*.c bpf/*.h bench/load/*.c)
 SH_FILES := tools/setup .ci/run $(wildcard bpf/*.sh tests/kernels/*.sh)
 PY_TREES := $(wildcard sensor stream_apps schemas nsp demo tests bench)
 
-.PHONY: help setup demo test chaos check check-setup check-lint check-types check-imports check-c check-shell format test-kernels bench lock clean
+.PHONY: help setup demo test chaos fuzz check check-setup check-lint check-types check-imports check-c check-shell format test-kernels bench lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,10 @@ test: check ## Checks, then every test this machine can run; skipped ones with t
 chaos: ## Kill -9 sensor, stream app and broker in the middle of an attack (as root; two minutes)
 	@tools/setup test
 	@$(PY) -m pytest tests/chaos
+
+fuzz: ## A million mutated DNS, HTTP, TLS and ARP packets each, against the loaded programs (as root; 15 minutes)
+	@tools/setup test
+	@NSP_MUTATIONS=1000000 $(PY) -m pytest tests/kernel -k mutat
 
 check: check-lint check-types check-imports check-c check-shell ## Lint, types, import contracts, C style, C compile with warnings as errors
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutated requests and hellos on real connections, against the readers of tests/support/payload_reading.py.
 
-NSP_MUTATED_PAYLOADS=1000000 for a long run.
+NSP_MUTATIONS raises the number of payloads (a million takes ten minutes).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kernel
 
-PAYLOADS: Final = int(os.environ.get("NSP_MUTATED_PAYLOADS", "10000"))
+PAYLOADS: Final = int(os.environ.get("NSP_MUTATIONS", "10000"))
 BATCH: Final = 100
 RULES: Final = PayloadRules(
     (("GET", "/ok*"), ("POST", "/form"), ("", "/any"), ("PUT", "/ok/exact")),
@@ -123,11 +123,13 @@ def hold_against_reference(
     return opinions
 
 
+@pytest.mark.timeout(120 + PAYLOADS // 500)
 def test_mutated_requests_pass_when_the_reference_says_so(watch: Watch, talker: Talker) -> None:
     assert hold_against_reference(talker, 20260101, REQUESTS, http_passes) > PAYLOADS // 4
     assert "tail_call" not in watch.counted()
 
 
+@pytest.mark.timeout(120 + PAYLOADS // 500)
 def test_mutated_hellos_pass_when_the_reference_says_so(watch: Watch, talker: Talker) -> None:
 
     def passes(data: bytes, rules: PayloadRules) -> bool | None:
