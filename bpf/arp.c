@@ -43,26 +43,6 @@ static __always_inline u32 slot_of_interface(const struct nsp_interface *interfa
 	return workload ? workload->policy_slot : NSP_SLOT_UNKNOWN;
 }
 
-static __always_inline int arp_is_granted(const struct nsp_grants *grants)
-{
-	u32 wanted = NSP_RULESET_L3_ARP | NSP_RULESET_L3_ARP << NSP_RULESET_INGRESS_SHIFT;
-
-#pragma clang loop unroll(disable)
-	for (u32 i = 0; i < NSP_GRANTS; i++) {
-		u32 index = grants->rulesets[masked_index(i, NSP_GRANTS)];
-		struct nsp_ruleset *rules;
-
-		if (!index)
-			break;
-		rules = rulesets.lookup(&index);
-		if (!rules)
-			break;
-		if (rules->flags & wanted)
-			return 1;
-	}
-	return 0;
-}
-
 /*
  * ARP has no direction and no program: it is refused when nobody's rules want it. With
  * rules for single programs the rest alone cannot say that. Never on the host's own
@@ -73,7 +53,9 @@ static __always_inline int arp_is_refused(const struct nsp_interface *interface,
 {
 	if (!(interface->flags & NSP_INTERFACE_WORKLOAD) || policy->flags & NSP_POLICY_PROGRAMS)
 		return 0;
-	return !arp_is_granted(&policy->grants);
+	return !some_grant_has(&policy->grants,
+			       NSP_RULESET_L3_ARP | NSP_RULESET_L3_ARP
+							    << NSP_RULESET_INGRESS_SHIFT);
 }
 
 static __always_inline void fill_claim_event(struct nsp_arp_event *event,

@@ -403,17 +403,18 @@ static __always_inline int is_dns(const struct nsp_packet_headers *headers, u8 d
 }
 
 /* Ends the program, unless the tail call fails or there is nothing to read. */
-static __always_inline void hand_over_dns(struct __sk_buff *skb, u8 direction,
-					  struct nsp_packet_headers *headers)
+static __always_inline void hand_over(struct __sk_buff *skb, u8 direction,
+				      struct nsp_packet_headers *headers, u32 going_out,
+				      u32 coming_in)
 {
 	find_payload(skb, headers);
 	if (!headers->payload_bytes)
 		return;
 	packet_remember(skb, headers);
 	if (direction == NSP_DIRECTION_OUT)
-		egress_tail_calls.call(skb, NSP_TAIL_DNS_QUESTION);
+		egress_tail_calls.call(skb, going_out);
 	else
-		ingress_tail_calls.call(skb, NSP_TAIL_DNS_ANSWER);
+		ingress_tail_calls.call(skb, coming_in);
 	count(NSP_COUNTER_TAIL_CALL);
 }
 
@@ -428,20 +429,6 @@ static __always_inline int payload_is_judged(const struct nsp_socket *socket,
 	if (headers->protocol == IPPROTO_TCP)
 		return direction == socket->direction;
 	return headers->protocol == IPPROTO_UDP && direction == NSP_DIRECTION_OUT;
-}
-
-static __always_inline void hand_over_l7(struct __sk_buff *skb, u8 direction,
-					 struct nsp_packet_headers *headers)
-{
-	find_payload(skb, headers);
-	if (!headers->payload_bytes)
-		return;
-	packet_remember(skb, headers);
-	if (direction == NSP_DIRECTION_OUT)
-		egress_tail_calls.call(skb, NSP_TAIL_L7);
-	else
-		ingress_tail_calls.call(skb, NSP_TAIL_L7);
-	count(NSP_COUNTER_TAIL_CALL);
 }
 
 static __always_inline int handle_packet(struct __sk_buff *skb, u8 direction)
@@ -464,12 +451,12 @@ static __always_inline int handle_packet(struct __sk_buff *skb, u8 direction)
 		return NSP_PACKET_DROPPED;
 	if (!is_dns(&headers, direction)) {
 		if (socket && payload_is_judged(socket, &headers, direction))
-			hand_over_l7(skb, direction, &headers);
+			hand_over(skb, direction, &headers, NSP_TAIL_L7, NSP_TAIL_L7);
 		return NSP_PACKET_ALLOWED;
 	}
 	if (!socket)
 		count(NSP_COUNTER_OWNER_UNKNOWN);
-	hand_over_dns(skb, direction, &headers);
+	hand_over(skb, direction, &headers, NSP_TAIL_DNS_QUESTION, NSP_TAIL_DNS_ANSWER);
 	return NSP_PACKET_ALLOWED;
 }
 

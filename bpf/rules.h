@@ -421,7 +421,8 @@ static __always_inline u8 bind_refused_by_rules(const struct nsp_governed *who,
 	return stopped;
 }
 
-static __always_inline u8 raw_socket_stopped(const struct nsp_grants *grants)
+/* Whether one of the grants has one of these NSP_RULESET_* flags. */
+static __always_inline int some_grant_has(const struct nsp_grants *grants, u32 flags)
 {
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < NSP_GRANTS; i++) {
@@ -433,10 +434,16 @@ static __always_inline u8 raw_socket_stopped(const struct nsp_grants *grants)
 		rules = rulesets.lookup(&index);
 		if (!rules)
 			break;
-		if (rules->flags & NSP_RULESET_RAW_SOCKETS)
-			return NSP_REASON_NONE;
+		if (rules->flags & flags)
+			return 1;
 	}
-	return NSP_REASON_RAW_SOCKET;
+	return 0;
+}
+
+static __always_inline u8 raw_socket_stopped(const struct nsp_grants *grants)
+{
+	return some_grant_has(grants, NSP_RULESET_RAW_SOCKETS) ? NSP_REASON_NONE
+							       : NSP_REASON_RAW_SOCKET;
 }
 
 #endif
