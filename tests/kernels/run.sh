@@ -22,7 +22,7 @@ readonly PYTHON=${PYTHON:-$PWD/.venv/bin/python}
 readonly CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/nsp/kernels
 readonly TOOL=${XDG_CACHE_HOME:-$HOME/.cache}/nsp/virtme-ng-$VIRTME_NG
 readonly LOGS=$PWD/build/kernels
-readonly MARK='nsp-smoke:' # smoke.py starts each of its lines with it
+readonly MARK='nsp-smoke:' # outcome.py starts each of its lines with it
 readonly BOOT_TRIAL_SECONDS=40
 # Under emulation the compilation alone takes two minutes when the host is busy.
 readonly RUN_SECONDS=900

@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, Final
 from sensor.kernel import EnforcementValue, Kernel, KernelError, KernelOptions, ProcessKey
 from sensor.kernel.interfaces import kernel_has_tcx
 from sensor.kernel.programs import PROGRAMS
+from tests.kernels.content_checks import check_contents
+from tests.kernels.outcome import SmokeError, check, say
+from tests.kernels.profile_checks import check_profiles
 from tests.support import dns_messages as dns
 from tests.support.dns_exchange import Exchange
 from tests.support.dns_lab import DnsLab
@@ -32,6 +35,7 @@ from tests.support.kernel_lab import (
     make_pin_directory,
     remove_pins,
 )
+from tests.support.kernel_watch import Watch
 from tests.support.loaded_programs import loaded_programs
 from tests.support.wire_lab import ENFORCE, Wire, announcement, datagram
 
@@ -40,7 +44,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from subprocess import Popen
 
-MARK: Final = "nsp-smoke:"
 _EXEC: Final = 1
 _CONNECT: Final = 4
 _PROCESS_INVENTORY: Final = 16
@@ -59,23 +62,6 @@ for line in sys.stdin:
     with socket.socket() as client:
         print(client.connect_ex(listener.getsockname()), flush=True)
 """
-
-
-class SmokeError(Exception):
-    """A step did not do what it should; the message says which."""
-
-
-def say(text: str) -> None:
-    """One line of the result."""
-    sys.stdout.write(f"{MARK} {text}\n")
-    sys.stdout.flush()
-
-
-def check(condition: bool, step: str) -> None:
-    """Tell of a step that worked, or fail."""
-    if not condition:
-        raise SmokeError(step)
-    say(f"  ok    {step}")
 
 
 def report_programs(before: set[int]) -> None:
@@ -204,6 +190,9 @@ def run() -> None:
             victim.communicate()
         check_dns(kernel, cgroup)
         check_inventory(kernel)
+        watch = Watch(kernel, cgroup)
+        check_profiles(watch)
+        check_contents(watch)
         check_interfaces(kernel, cgroup, pins)
         counters = {name: value for name, value in kernel.counters().items() if value}
         say(f"  counters {json.dumps(counters)}")
