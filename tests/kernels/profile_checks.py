@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _RAW_SOCKET: Final = 21
 _HERE: Final = "127.0.0.1"
 _THERE: Final = "127.0.0.2"
+_FAR: Final = "127.9.0.1"
 _OPENING, _CUTTING, _UNKNOWN = 41, 42, 43  # generations, to tell reports apart
 _EVERYTHING: Final = network(traffic(*ANY_ADDRESS), traffic(*ANY_ADDRESS), raw_sockets=True)
 _CONNECTING: Final = """
@@ -50,17 +51,18 @@ def check_addresses_and_ports(made: Workload) -> None:
     """One network and port is reached; another address, port or family is EPERM."""
     port = made.peer.listen("listed")
     other = made.peer.listen("other")
-    elsewhere = made.peer.listen("elsewhere", "127.9.0.1")
+    for command in (("socket", "far", socket.AF_INET, socket.SOCK_STREAM), ("bind", "far", _FAR, port)):
+        made.peer.tell(*command)
+    expect(made.peer.tell("listen", "far"), None, "profile: the same port at another address")
     made.lab.govern(made.slot, _only("127.0.0.0/24", ports=[(TCP, port, port)]), generation=_OPENING)
     expect(made.actor.connect("a", _HERE, port), None, "profile: allowed CIDR and port connect")
-    expect(made.actor.connect("b", "127.9.0.1", elsewhere), "EPERM", "profile: another address is EPERM")
+    expect(made.actor.connect("b", _FAR, port), "EPERM", "profile: another address is EPERM")
     expect(made.actor.connect("c", _HERE, other), "EPERM", "profile: another port is EPERM")
     expect(made.actor.connect("d", "::1", port), "EPERM", "profile: another family is EPERM")
     datagram = made.actor.connect("e", _HERE, port, kind=socket.SOCK_DGRAM)
     expect(datagram, "EPERM", "profile: another protocol is EPERM")
-    wanted = [layout.REASON_L4_PROTOCOL, layout.REASON_L4_PROTOCOL]
-    told = made.reasons(CONNECT, _OPENING)
-    check(len(told) == 4 and told[1::2] == wanted, f"profile: each refusal told with its reason {told}")
+    wanted = [layout.REASON_ADDRESS, layout.REASON_L4_PROTOCOL] * 2
+    expect(made.reasons(CONNECT, _OPENING), wanted, "profile: each refusal told with its reason")
 
 
 def check_raw_sockets(made: Workload) -> None:
