@@ -169,7 +169,11 @@ def started() -> Iterator[tuple[Kernel, Cgroup, Path]]:
     cgroup, pins = make_cgroup(), make_pin_directory()
     try:
         options = KernelOptions(
-            pin_directory=pins, cgroup_root=cgroup.path, ring_bytes=1 << 22, max_processes=8192
+            pin_directory=pins,
+            cgroup_root=cgroup.path,
+            ring_bytes=1 << 22,
+            max_processes=8192,
+            cache_directory=None,  # compiled for this kernel, and nothing left behind
         )
         with contextlib.closing(Kernel.start(options)) as kernel:
             yield kernel, cgroup, pins
