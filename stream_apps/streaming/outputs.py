@@ -10,6 +10,7 @@ before the offset of its input is committed.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,6 +44,10 @@ class Outputs:
 
     def __init__(self, connection: KafkaConnection, metrics: Metrics) -> None:
         self._metrics = metrics
+        # Counted here: the client's own length has its unread error events in it too. Reports come in the loop
+        # and in the thread that flushes.
+        self._outstanding = 0
+        self._counting = threading.Lock()
         self._failure: str | None = None
         self._stop_at: float | None = None
         self._producer = Producer(
@@ -62,7 +67,7 @@ class Outputs:
     @property
     def waiting(self) -> int:
         """Outputs not acknowledged yet."""
-        return len(self._producer)
+        return self._outstanding
 
     @property
     def failure(self) -> str | None:
@@ -83,7 +88,11 @@ class Outputs:
         """
         while True:
             try:
-                self._producer.produce(topic, value, key, partition=partition, on_delivery=self._on_delivery)
+                with self._counting:
+                    self._producer.produce(
+                        topic, value, key, partition=partition, on_delivery=self._on_delivery
+                    )
+                    self._outstanding += 1
                 break
             except BufferError:
                 self._metrics.output_waits.inc()
@@ -102,11 +111,11 @@ class Outputs:
             StoppedError: Told to stop, and the broker is away.
         """
         loop = asyncio.get_running_loop()
-        while len(self._producer) and not self._failure:
+        while self._outstanding and not self._failure:
             await loop.run_in_executor(None, self._producer.flush, DELIVERY_SLICE_S)
-            if len(self._producer) and self._stop_at is not None and time.monotonic() > self._stop_at:
+            if self._outstanding and self._stop_at is not None and time.monotonic() > self._stop_at:
                 raise StoppedError(
-                    f"{len(self._producer)} outputs could not be delivered before the stop; "
+                    f"{self._outstanding} outputs could not be delivered before the stop; "
                     "their input is not committed and will be read again"
                 )
         if self._failure:
@@ -121,6 +130,8 @@ class Outputs:
         self._stop_at = time.monotonic() + STOP_PATIENCE_S
 
     def _on_delivery(self, error: KafkaError | None, message: Any) -> None:
+        with self._counting:
+            self._outstanding -= 1
         topic = message.topic()
         if error is None:
             self._metrics.outputs.labels(topic, "delivered").inc()

@@ -110,7 +110,7 @@ def test_an_exploit_becomes_an_alert_and_a_signed_cut_for_its_node(
     assert order["quarantined"] is True
     assert message.key().decode() == f"worker-1/{order['subject']}"
     assert message.partition() == partition_for(b"worker-1", ENFORCEMENT.partitions)
-    assert app.stop() == 0
+    assert app.stop() == 0, app.log_tail()
 
 
 def test_garbage_is_kept_with_its_place_and_the_next_batch_is_processed(
@@ -134,7 +134,7 @@ def test_garbage_is_kept_with_its_place_and_the_next_batch_is_processed(
     assert all(each["reason"] for each in letters)
     page_line = 'nsp_stream_dead_letters_total{stage="decode",topic="nsp.events"}'
     assert app.metric(page_line) == len(garbage)
-    assert app.stop() == 0
+    assert app.stop() == 0, app.log_tail()
     assert sum(committed(broker.bootstrap, GROUP, EVENTS.name).values()) == len(garbage) + 1
 
 
@@ -156,7 +156,7 @@ def test_kill_9_loses_nothing_below_the_committed_offset(
     alerts = alerts_when(broker.bootstrap, count, app)
     assert len(names(alerts)) == count
     assert_same_alert_same_id(alerts)
-    assert app.stop() == 0
+    assert app.stop() == 0, app.log_tail()
     assert sum(committed(broker.bootstrap, GROUP, EVENTS.name).values()) == count
 
 
@@ -206,7 +206,7 @@ def test_two_processes_share_the_work_and_one_leaves(
     alerts = alerts_when(broker.bootstrap, 1200, two)
     assert len(names(alerts)) == 1200
     assert_same_alert_same_id(alerts)
-    assert two.stop() == 0
+    assert two.stop() == 0, two.log_tail()
     assert sum(committed(broker.bootstrap, GROUP, EVENTS.name).values()) == 1200
 
 
@@ -217,7 +217,7 @@ def test_it_waits_for_a_broker_and_can_be_stopped_meanwhile(
     app = stream_app()
     app.start()
     wait_for(lambda: app.health() == "waiting for Kafka", "it says what it waits for", app)
-    assert app.stop() == 0
+    assert app.stop() == 0, app.log_tail()
     app.start()
     wait_for(lambda: app.health() == "waiting for Kafka", "it waits again", app)
     broker.start()
