@@ -44,8 +44,8 @@ class Outputs:
 
     def __init__(self, connection: KafkaConnection, metrics: Metrics) -> None:
         self._metrics = metrics
-        # Counted here: the client's own length has its unread error events in it too. Reports come in the loop
-        # and in the thread that flushes.
+        # Counted here: the client's own length has its unread error events in it too. Reports come in the
+        # loop and in the thread that flushes.
         self._outstanding = 0
         self._counting = threading.Lock()
         self._failure: str | None = None
