@@ -87,6 +87,8 @@ static __always_inline void enter_cgroup(u64 cgroup)
 	struct nsp_workload *parent;
 	u64 cgroup_id = cgroup_id_of(cgroup);
 	u64 parent_id = parent_cgroup_id_of(cgroup);
+	u64 yes = 1;
+	int full = NSP_SETTING_WORKLOADS_FULL;
 	u32 slot;
 
 	parent = workloads.lookup(&parent_id);
@@ -101,8 +103,10 @@ static __always_inline void enter_cgroup(u64 cgroup)
 	}
 	if (!entry.workload_cgroup_id && !entry.policy_slot)
 		return;
-	if (workloads.update(&cgroup_id, &entry))
+	if (workloads.update(&cgroup_id, &entry)) {
 		count(NSP_COUNTER_WORKLOAD_MAP_FULL);
+		settings.update(&full, &yes);
+	}
 }
 
 /* cgroup_mkdir(cgroup, path) */

@@ -18,7 +18,9 @@ int dns_believe(struct __sk_buff *skb)
 
 	if (!scratch)
 		return 1;
-	if (socket && may_be_learned(scratch, socket)) {
+	if (is_made_here(skb, scratch->event.remote_address)) {
+		count(NSP_COUNTER_LEARNED_UNSOLICITED);
+	} else if (socket && may_be_learned(scratch, socket)) {
 		ingress_tail_calls.call(skb, NSP_TAIL_DNS_LEARN);
 		count(NSP_COUNTER_TAIL_CALL);
 	}

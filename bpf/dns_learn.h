@@ -15,6 +15,9 @@
 /* Resolvers keep no answer for longer (RFC 8767). */
 #define NSP_DNS_TTL_MAX_S (7 * 24 * 3600)
 
+#define NSP_PACKET_HOST 0 /* skb->pkt_type: to this host alone */
+#define NSP_LOOPBACK_IFINDEX 1 /* in every network namespace */
+
 /* What the answer's walk and the two learning programs hand on. */
 struct nsp_dns_learning {
 	struct nsp_learned_key key;
@@ -61,6 +64,27 @@ static __always_inline int is_address(u16 type, u16 data_bytes)
 static __always_inline int is_chain_record(u16 type, u16 data_bytes)
 {
 	return type == NSP_DNS_TYPE_CNAME || is_address(type, data_bytes);
+}
+
+/*
+ * Whether the answer was made in the network namespace that it came to: over its loopback
+ * from an address that is none of the loopback, or as the copy of a multicast. Who may
+ * send from any address (IP_TRANSPARENT, IPV6_FREEBIND, packet sockets on the loopback)
+ * could answer himself like that. The node has resolvers on addresses of its own.
+ */
+static __always_inline int is_made_here(struct __sk_buff *skb, const u8 *remote_address)
+{
+	int index = NSP_SETTING_NODE_NETWORK;
+	u64 *node = settings.lookup(&index);
+	u64 device, namespace;
+
+	if (skb->pkt_type != NSP_PACKET_HOST)
+		return 1;
+	if (skb->ifindex != NSP_LOOPBACK_IFINDEX || is_loopback(remote_address))
+		return 0;
+	device = read_u64((u64)skb + NSP_OFF_sk_buff__dev);
+	namespace = read_u64(device + NSP_OFF_net_device__nd_net);
+	return node && *node && read_u32(namespace + NSP_OFF_net__ns_inum) != *node;
 }
 
 /* The rule sets of the socket's program that list names. Returns how many. */

@@ -9,6 +9,9 @@
 #include "address.h"
 #include "policy.h"
 
+/* How deep a workload's own cgroup may lie: slices, pod and container are five. */
+#define NSP_CGROUP_LEVELS 8
+
 /* The process a call hook runs for; not to be asked for in packet hooks. */
 struct nsp_caller {
 	struct nsp_process_key key;
@@ -27,6 +30,27 @@ static __always_inline void workload_of_cgroup(u64 cgroup_id, struct nsp_governe
 	governed->slot = workload ? workload->policy_slot : NSP_SLOT_HOST;
 }
 
+/*
+ * As above for the process that runs. A workload that may make cgroups could make more
+ * than there is room for, and go into one that found none: then an ancestor counts.
+ */
+static __always_inline void workload_of_caller(u64 cgroup_id, struct nsp_governed *governed)
+{
+	int index = NSP_SETTING_WORKLOADS_FULL;
+	u64 *full = settings.lookup(&index);
+
+	workload_of_cgroup(cgroup_id, governed);
+	if (governed->workload_cgroup_id || governed->slot || !full || !*full)
+		return;
+#pragma clang loop unroll(full)
+	for (int level = 1; level <= NSP_CGROUP_LEVELS; level++) {
+		u64 ancestor = bpf_get_current_ancestor_cgroup_id(level);
+
+		if (ancestor && workloads.lookup(&ancestor))
+			workload_of_cgroup(ancestor, governed);
+	}
+}
+
 static __always_inline void identify_caller(struct nsp_caller *caller)
 {
 	u64 pid_tgid = bpf_get_current_pid_tgid();
@@ -35,7 +59,7 @@ static __always_inline void identify_caller(struct nsp_caller *caller)
 
 	caller->tid = pid_tgid;
 	caller->cgroup_id = bpf_get_current_cgroup_id();
-	workload_of_cgroup(caller->cgroup_id, &caller->governed);
+	workload_of_caller(caller->cgroup_id, &caller->governed);
 	caller->governed.program = 0;
 	caller->governed.script = 0;
 	caller->governed.pad = 0;
@@ -94,13 +118,16 @@ static __always_inline void judge_flow(struct nsp_flow_event *flow,
 	flow->generation = decision->generation;
 }
 
-/* Whether the socket's last decision is about this flow and still holds. */
+/* Whether the socket's last decision is about this flow and program, and still holds. */
 static __always_inline int is_decided(const struct nsp_socket *socket,
+				      const struct nsp_governed *who,
 				      const struct nsp_flow_event *flow, u64 tag)
 {
 	const u64 *decided = (const u64 *)socket->decided_address;
 	const u64 *now = (const u64 *)flow->remote_address;
 
+	if (socket->program != who->program || socket->script != who->script)
+		return 0;
 	/* What a name let pass is asked again: names expire. */
 	return socket->policy_tag == tag && !socket->name_id &&
 	       socket->verdict != NSP_VERDICT_REFUSED && decided[0] == now[0] &&

@@ -9,7 +9,8 @@
  * Segments that were read before pass. One that leaves a hole is dropped: TCP sends it
  * again, after the hole. When nothing else comes for long the connection counts as
  * unreadable. Bytes that were read and did not reach the receiver (it has a wrong
- * checksum, for one) may not come a second time: they could be other bytes.
+ * checksum, for one) may not come a second time: they could be other bytes. A connection
+ * with urgent data is unreadable.
  *
  * Limits: pages that a process changes while they are sent (sendfile, MSG_ZEROCOPY) are
  * read once, here; and what a server takes for the end of a request is taken from the
@@ -21,12 +22,14 @@
 #define NSP_L7_PASS 1
 #define NSP_L7_DROP 0
 #define NSP_TLS_HANDSHAKE 0x16
+#define NSP_TCP_FLAG_URG 0x20
 
 /* Where a segment lies, and whether it opens the connection. */
 struct nsp_l7_segment {
 	u32 seq;
 	u32 bytes;
 	u8 syn;
+	u8 urgent;
 };
 
 static __always_inline int locate_segment(struct __sk_buff *skb,
@@ -41,6 +44,7 @@ static __always_inline int locate_segment(struct __sk_buff *skb,
 		return -1;
 	__builtin_memcpy(&seq, header + 4, sizeof(seq));
 	segment->syn = header[13] & NSP_TCP_FLAG_SYN;
+	segment->urgent = header[13] & NSP_TCP_FLAG_URG;
 	segment->seq = bpf_ntohl(seq) + (segment->syn ? 1 : 0);
 	segment->bytes = skb->len - headers->payload_offset;
 	return 0;
@@ -157,6 +161,13 @@ static __always_inline int speaks_tls(struct __sk_buff *skb, const struct nsp_l7
 	return byte == NSP_TLS_HANDSHAKE;
 }
 
+static __always_inline void stop_reading(struct nsp_l7_stream *stream)
+{
+	kept(stream->kept) = NSP_FOUND_UNREADABLE;
+	kept(stream->ended) = 1;
+	stream->tag = 0; /* not judged yet */
+}
+
 /* Too many holes in a row: whatever is in them will not be read any more. */
 static __always_inline int give_up(struct nsp_l7_stream *stream)
 {
@@ -165,9 +176,7 @@ static __always_inline int give_up(struct nsp_l7_stream *stream)
 		stream->holes++;
 		return 0;
 	}
-	kept(stream->kept) = NSP_FOUND_UNREADABLE;
-	kept(stream->ended) = 1;
-	stream->tag = 0; /* not judged yet */
+	stop_reading(stream);
 	return 1;
 }
 
@@ -190,7 +199,10 @@ static __always_inline int judge_segment(struct __sk_buff *skb, u8 direction,
 {
 	struct nsp_l7_stream *stream = turn->stream;
 
-	if (!stream->ended) {
+	/* Most receivers leave an urgent byte out, so what they read is not what is read here. */
+	if (!stream->ended && segment->urgent) {
+		stop_reading(stream);
+	} else if (!stream->ended) {
 		if (!place_segment(stream, direction, segment, tcp))
 			stream->holes = 0;
 		else if (!give_up(stream))
@@ -311,6 +323,8 @@ static __always_inline int judge_packet(struct __sk_buff *skb, u8 direction)
 	}
 	if (direction == NSP_DIRECTION_IN && turn.headers.listener_grants) {
 		begin_early(turn.stream, &segment);
+		if (segment.urgent)
+			return judge_segment(skb, direction, &turn, &segment, tcp);
 		return read_on(skb, direction, &turn);
 	}
 	if (!turn.stream->opened)

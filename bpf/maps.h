@@ -127,6 +127,10 @@ enum nsp_setting {
 	NSP_SETTING_ENFORCEMENTS = 4,
 	/* A silent neighbour's binding is held against nobody after this; 0: NSP_BINDING_AGE_NS. */
 	NSP_SETTING_BINDING_AGE_NS = 5,
+	/* Inode number of the node's network namespace, whose own addresses may have resolvers. */
+	NSP_SETTING_NODE_NETWORK = 6,
+	/* Not zero once a cgroup found no place in workloads: an ancestor of its may have one. */
+	NSP_SETTING_WORKLOADS_FULL = 7,
 	NSP_SETTING_MAX = 8,
 };
 

@@ -248,9 +248,19 @@ static __always_inline int is_enforced(struct __sk_buff *skb, u8 direction,
 }
 
 /*
- * A socket with one peer keeps its verdict until the policy changes; the others only
- * for the same peer. A listener's packets are connections yet to be, and a raw socket's
- * may be anything.
+ * Whether nothing lies between the IP header and the next: with a source route among
+ * options or extensions, which any process may set, a packet goes elsewhere first.
+ */
+static __always_inline int is_plain(const struct nsp_packet_headers *headers)
+{
+	return headers->payload_offset ==
+	       (headers->family == 4 ? NSP_IPV4_HEADER_BYTES : NSP_IPV6_HEADER_BYTES);
+}
+
+/*
+ * A socket with one peer keeps its verdict until the policy changes; the others, and
+ * packets that may go elsewhere, only for the same peer. A listener's packets are
+ * connections yet to be, and a raw socket's may be anything.
  */
 static __always_inline int verdict_holds(const struct nsp_socket *socket,
 					 const struct nsp_packet_headers *headers, u64 tag,
@@ -261,7 +271,7 @@ static __always_inline int verdict_holds(const struct nsp_socket *socket,
 
 	if (socket->policy_tag != tag || socket->flags & (NSP_SOCKET_LISTENER | NSP_SOCKET_RAW))
 		return 0;
-	if (headers->protocol == IPPROTO_TCP)
+	if (headers->protocol == IPPROTO_TCP && is_plain(headers))
 		return 1;
 	return decided[0] == now[0] && decided[1] == now[1] &&
 	       socket->decided_port == flow->remote_port;
@@ -326,7 +336,8 @@ static __always_inline int decide_anew(struct __sk_buff *skb, struct nsp_socket 
 	struct nsp_governed who;
 
 	/* Only the same peer may lean on the name that let it pass before. */
-	if (headers->protocol == IPPROTO_TCP && !(socket->flags & NSP_SOCKET_LISTENER))
+	if (headers->protocol == IPPROTO_TCP && is_plain(headers) &&
+	    !(socket->flags & NSP_SOCKET_LISTENER))
 		decision.name_id = socket->name_id;
 	governed_by(socket, &who);
 	/* The same bytes, but one state for the verifier, not one for each way they were found. */
@@ -396,8 +407,12 @@ static __always_inline int decide_packet(struct __sk_buff *skb, u8 direction,
 	return NSP_PACKET_ALLOWED;
 }
 
-static __always_inline int is_dns(const struct nsp_packet_headers *headers, u8 direction)
+/* Of a connection only who opened it asks: its peers may come from any port they like. */
+static __always_inline int is_dns(const struct nsp_socket *socket,
+				  const struct nsp_packet_headers *headers, u8 direction)
 {
+	if (socket && headers->protocol == IPPROTO_TCP && socket->direction == NSP_DIRECTION_IN)
+		return 0;
 	return NSP_DNS_PORT ==
 	       (direction == NSP_DIRECTION_OUT ? headers->destination_port : headers->source_port);
 }
@@ -449,7 +464,7 @@ static __always_inline int handle_packet(struct __sk_buff *skb, u8 direction)
 	if (socket && socket->flags & NSP_SOCKET_OWNED &&
 	    decide_packet(skb, direction, socket, &headers) == NSP_PACKET_DROPPED)
 		return NSP_PACKET_DROPPED;
-	if (!is_dns(&headers, direction)) {
+	if (!is_dns(socket, &headers, direction)) {
 		if (socket && payload_is_judged(socket, &headers, direction))
 			hand_over(skb, direction, &headers, NSP_TAIL_L7, NSP_TAIL_L7);
 		return NSP_PACKET_ALLOWED;

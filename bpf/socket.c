@@ -5,6 +5,7 @@
  * makes the caller the socket's owner.
  */
 #include "flow.h"
+#include "l7.h"
 
 #define NSP_SOCK_RAW 3
 #define NSP_CALL_ALLOWED 1
@@ -110,6 +111,7 @@ static __always_inline int take_socket(struct nsp_socket *socket, const struct n
 	if (flow->hook == NSP_EVENT_CONNECT) {
 		socket->since_ns = bpf_ktime_get_boot_ns();
 		socket->direction = NSP_DIRECTION_OUT;
+		socket->flags &= ~NSP_SOCKET_LISTENER; /* it may have been one */
 	} else {
 		reported =
 			socket->flags & NSP_SOCKET_CALL_REFUSED || !same_destination(socket, flow);
@@ -136,7 +138,9 @@ static __always_inline int profile_objects(const struct nsp_caller *caller,
 			return 0;
 		decide_socket_by_profile(&caller->governed, &caller->key, 0, flow, &decision);
 	} else {
-		if (socket && is_decided(socket, flow, tag)) {
+		/* A connect begins a connection, of which nothing was said yet. */
+		if (flow->hook == NSP_EVENT_SENDMSG && socket &&
+		    is_decided(socket, &caller->governed, flow, tag)) {
 			flow->verdict = socket->verdict;
 			return 0;
 		}
@@ -166,6 +170,9 @@ static __always_inline int decide_call(struct bpf_sock_addr *ctx, u32 family, u1
 	socket = sockets.sk_storage_get(ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!socket)
 		count(NSP_COUNTER_SOCKET_STORAGE);
+	/* What the socket's last connection said says nothing about the next one. */
+	if (hook == NSP_EVENT_CONNECT)
+		l7_streams.sk_storage_delete(ctx->sk);
 	refused_by = decide(&caller.quarantine_root, caller.governed.workload_cgroup_id,
 			    flow.remote_address, flow.remote_port, flow.protocol, &flow.reason);
 	if (refused_by) {

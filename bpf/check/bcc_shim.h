@@ -23,6 +23,7 @@ typedef __u64 u64;
 #define bpf_htonl(value) __builtin_bswap32(value)
 
 u64 bpf_get_current_cgroup_id(void);
+u64 bpf_get_current_ancestor_cgroup_id(int ancestor_level);
 u64 bpf_get_current_pid_tgid(void);
 u64 bpf_get_current_task(void);
 u32 bpf_get_smp_processor_id(void);
@@ -50,6 +51,7 @@ long bpf_seq_write(void *seq, const void *data, u32 bytes);
 		int (*delete)(key_type *);                                \
 		void (*call)(void *, int);                                \
 		void *(*sk_storage_get)(void *, void *, int);             \
+		long (*sk_storage_delete)(void *);                        \
 	};                                                                \
 	extern struct name##_table name;                                  \
 	_Static_assert((entries) >= 0 && (map_flags) >= 0 && sizeof(type), "map " #name)

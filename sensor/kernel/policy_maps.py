@@ -52,6 +52,7 @@ _U64_MAX: Final = (1 << 64) - 1
 # enum nsp_setting
 _SETTING_FLOOR: Final = 2
 _SETTING_GRACE: Final = 3
+_SETTING_NODE_NETWORK: Final = 6
 
 
 class PolicyMaps:
@@ -251,6 +252,10 @@ class PolicyMaps:
         """How long at least an answered address counts, and how long beyond its TTL."""
         self._write("settings", U32.pack(_SETTING_FLOOR), U64.pack(floor_ns))
         self._write("settings", U32.pack(_SETTING_GRACE), U64.pack(grace_ns))
+
+    def set_node_network(self, netns: int) -> None:
+        """The inode number of the node's network namespace: its own addresses may have resolvers."""
+        self._write("settings", U32.pack(_SETTING_NODE_NETWORK), U64.pack(netns))
 
     def learned(self) -> Iterator[tuple[LearnedKey, LearnedValue]]:
         """All answered addresses."""

@@ -21,6 +21,7 @@ from sensor.kernel.inventory import run_in_parts
 from sensor.kernel.launch import Loaded, LoadRequest, run_loader
 from sensor.kernel.maps import EnforcementMaps
 from sensor.kernel.mounts import BPFFS, cgroup2_mount, ensure_bpffs
+from sensor.kernel.namespaces import host_namespace
 from sensor.kernel.pins import lock, remove_all
 from sensor.kernel.policy_maps import PolicyMaps
 from sensor.kernel.ring import EventRing, validate_ring_bytes
@@ -108,6 +109,7 @@ class Kernel:
             loaded.maps, (loaded.iterators["survey_sockets"], loaded.iterators["mark_sockets"])
         )
         self.policy = PolicyMaps(loaded.maps, loaded.iterators["identify_programs"])
+        self.policy.set_node_network(host_namespace().stat().st_ino)
 
     @classmethod
     def start(cls, options: KernelOptions | None = None) -> Kernel:
