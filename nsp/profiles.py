@@ -22,9 +22,10 @@ from nsp.errors import CommandError
 from nsp.kafka import Brokers, BrokersIfAny, Cluster, KafkaOptions
 from schemas.codec import decode_as, encode
 from schemas.errors import CodecError
-from schemas.profile.canonical import HOST_NAMESPACE, to_document, to_record
+from schemas.profile.canonical import to_document, to_record
 from schemas.profile.document import parse_profiles
 from schemas.profile.errors import ProfileError
+from schemas.profile.selection import HOST_NAMESPACE
 from schemas.topics import ENFORCEMENT_STATUS, PROFILES
 
 if TYPE_CHECKING:

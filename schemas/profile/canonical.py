@@ -12,13 +12,15 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
 
 from schemas.profile import values
-from schemas.profile.model import API_VERSION, KIND, L4, L7, Egress, Icmp, Ingress, Network, Profile, Selector
+from schemas.profile.model import API_VERSION, KIND, L4, L7, Egress, Ingress, Network, Profile
+from schemas.profile.selection import HOST_NAMESPACE, Selector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-# Profiles of the host have no namespace of their own.
-HOST_NAMESPACE: Final = "host"
+    from schemas.profile.model import Icmp, Icmpv6
+    from schemas.profile.selection import ServiceSection
+
 _STRICTNESS: Final = ("ignore", "alert", "enforce")
 _OPERATORS: Final = {"In": "IN", "NotIn": "NOT_IN", "Exists": "EXISTS", "DoesNotExist": "DOES_NOT_EXIST"}
 _SECOND_NS: Final = 1_000_000_000
@@ -44,9 +46,7 @@ def to_record(profile: Profile, generation: int) -> dict[str, Any]:
         "scope": "NODE" if node_scope else "POD",
         "pod_selector": dict(_EMPTY) if node_scope else _selector(given or labels),
         "node_selector": _selector(spec.node_selector),
-        "services": sorted(
-            (each.model_dump() for each in spec.services), key=lambda each: sorted(each.items())
-        ),
+        "services": _services(spec.services),
         "mode": max(
             (each for each in spec.actions if each != "trace-dns"), key=_STRICTNESS.index, default="ignore"
         ).upper(),
@@ -66,6 +66,14 @@ def to_record(profile: Profile, generation: int) -> dict[str, Any]:
             for each in sorted(spec.processes, key=lambda each: (each.path, each.script))
         ],
     }
+
+
+def _services(given: Iterable[ServiceSection]) -> list[dict[str, str]]:
+    found = {(each.unit, each.cgroup_path, each.executable) for each in given}
+    return [
+        {"unit": unit, "cgroup_path": path, "executable": executable}
+        for path, executable, unit in sorted((path, executable, unit) for unit, path, executable in found)
+    ]
 
 
 def _selector(selector: Selector) -> dict[str, Any]:
@@ -114,7 +122,7 @@ def _l4(rules: L4) -> dict[str, Any]:
             for protocol, given in sorted(ranges.items())
             for first, last in _merged(given)
         ],
-        "icmp": [*_icmp(rules.icmp, 4, _ICMP), *_icmp(rules.icmpv6, 6, _ICMPV6)],
+        "icmp": [*_icmp(rules.icmp, _ICMP), *_icmp(rules.icmpv6, _ICMPV6)],
     }
 
 
@@ -128,8 +136,8 @@ def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
-def _icmp(given: Iterable[Icmp], version: int, protocol: int) -> list[dict[str, int]]:
-    found = {(values.icmp_type(each.type, version), -1 if each.code is None else each.code) for each in given}
+def _icmp(given: Iterable[Icmp | Icmpv6], protocol: int) -> list[dict[str, int]]:
+    found = {(int(each.type), -1 if each.code is None else each.code) for each in given}
     return [{"protocol": protocol, "type": kind, "code": code} for kind, code in sorted(found)]
 
 

@@ -19,11 +19,14 @@ class ProfileError(SchemaError):
 
     Args:
         problems: One line each.
+        more: How many there are besides.
     """
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], more: int = 0) -> None:
         shown = list(problems[:MAX_PROBLEMS])
-        if len(problems) > MAX_PROBLEMS:
-            shown.append(f"and {len(problems) - MAX_PROBLEMS} more problems")
+        left = more + len(problems) - len(shown)
+        if left:
+            shown.append(f"and {left} more problems")
         super().__init__("\n".join(shown))
         self.problems = tuple(problems)
+        self.more = more

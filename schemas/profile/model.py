@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field, model_validator
 
 from schemas.profile import values
+from schemas.profile.selection import HOST_NAMESPACE, Metadata, Section, Selector, ServiceSection
 
 API_VERSION: Final = "nsp.security/v1alpha1"
 KIND: Final = "SecurityProfile"
@@ -32,68 +32,25 @@ def _cidr6(text: str) -> str:
     return values.network(text, 6)
 
 
+def _one_port(number: int) -> int:
+    return values.port_range(number)[0]
+
+
+def _icmp_type(value: str | int) -> int:
+    return values.icmp_type(value, 4)
+
+
+def _icmpv6_type(value: str | int) -> int:
+    return values.icmp_type(value, 6)
+
+
 Name = Annotated[str, AfterValidator(values.domain_name)]
 Cidr4 = Annotated[str, AfterValidator(_cidr4)]
 Cidr6 = Annotated[str, AfterValidator(_cidr6)]
 Protocol = Annotated[str | int, AfterValidator(values.protocol_number)]
-ProgramPath = Annotated[str, AfterValidator(values.absolute_path)]
+ProgramPath = Annotated[str, AfterValidator(values.program_path)]
 Permission = Literal["allow", "deny"]
 Action = Literal["ignore", "alert", "enforce"]
-ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
-
-
-class Section(BaseModel):
-    """One object of the document."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, alias_generator=to_camel)
-
-
-class Metadata(BaseModel):
-    """``metadata``: what Kubernetes puts there besides is left alone."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
-
-    name: ObjectName
-    namespace: ObjectName = "default"
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-
-
-class Requirement(Section):
-    """One of ``matchExpressions``."""
-
-    key: str
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
-    values: list[str] = []
-
-    @model_validator(mode="after")
-    def _values_belong_to_lists(self) -> Self:
-        if self.operator in {"In", "NotIn"} and not self.values:
-            raise ValueError(f"{self.operator} needs values; add some, or use Exists")
-        if self.operator in {"Exists", "DoesNotExist"} and self.values:
-            raise ValueError(f"{self.operator} takes no values; remove them, or use In")
-        return self
-
-
-class Selector(Section):
-    """A LabelSelector as in Kubernetes; an empty one selects everything."""
-
-    match_labels: dict[str, str] = {}
-    match_expressions: list[Requirement] = []
-
-
-class ServiceSection(Section):
-    """A host service: exactly one of the three."""
-
-    unit: str = ""
-    cgroup_path: Annotated[str, AfterValidator(lambda text: text and values.absolute_path(text))] = ""
-    executable: Annotated[str, AfterValidator(lambda text: text and values.absolute_path(text))] = ""
-
-    @model_validator(mode="after")
-    def _is_one(self) -> Self:
-        if sum(map(bool, (self.unit, self.cgroup_path, self.executable))) != 1:
-            raise ValueError("a service is a unit, a cgroupPath or an executable; give exactly one of them")
-        return self
 
 
 class L3(Section):
@@ -106,7 +63,7 @@ class ProtocolPorts(Section):
     """One of ``l4.protocolPorts``; ``port`` as the 2020 probe has it, or ``ports``."""
 
     protocol: Protocol
-    port: int | None = None
+    port: Annotated[int, AfterValidator(_one_port)] | None = None
     ports: list[Annotated[int | str, AfterValidator(values.port_range)]] = []
 
     @model_validator(mode="after")
@@ -115,8 +72,6 @@ class ProtocolPorts(Section):
             raise ValueError("this protocol has no ports; list it in l4.protocols instead")
         if (self.port is None) == (not self.ports):
             raise ValueError("give port, or ports, and not both")
-        if self.port is not None:
-            values.port_range(self.port)
         return self
 
     def ranges(self) -> list[tuple[int, int]]:
@@ -127,9 +82,16 @@ class ProtocolPorts(Section):
 
 
 class Icmp(Section):
-    """One of ``l4.icmp`` or ``l4.icmpv6``."""
+    """One of ``l4.icmp``."""
 
-    type: str | int
+    type: Annotated[str | int, AfterValidator(_icmp_type)]
+    code: Annotated[int, Field(ge=0, le=255)] | None = None
+
+
+class Icmpv6(Section):
+    """One of ``l4.icmpv6``."""
+
+    type: Annotated[str | int, AfterValidator(_icmpv6_type)]
     code: Annotated[int, Field(ge=0, le=255)] | None = None
 
 
@@ -139,14 +101,7 @@ class L4(Section):
     protocols: list[Protocol] = []
     protocol_ports: list[ProtocolPorts] = []
     icmp: list[Icmp] = []
-    icmpv6: list[Icmp] = []
-
-    @model_validator(mode="after")
-    def _types_are_known(self) -> Self:
-        for version, given in ((4, self.icmp), (6, self.icmpv6)):
-            for each in given:
-                values.icmp_type(each.type, version)
-        return self
+    icmpv6: list[Icmpv6] = []
 
 
 class Http(Section):
@@ -235,7 +190,7 @@ class Process(Section):
     """One of ``processes``."""
 
     path: ProgramPath
-    script: Annotated[str, AfterValidator(lambda text: text and values.absolute_path(text))] = ""
+    script: Annotated[str, AfterValidator(lambda text: text and values.program_path(text))] = ""
     action: Action | None = None
     network: Network
 
@@ -290,6 +245,11 @@ class Profile(Section):
     @model_validator(mode="after")
     def _selects_something(self) -> Self:
         spec = self.spec
+        if spec.scope == "Pod" and self.metadata.namespace == HOST_NAMESPACE:
+            raise ValueError(
+                f"profiles of nodes are kept as {HOST_NAMESPACE}/NAME, so pods of a namespace of that name "
+                "can have none; give scope: Node, or another metadata.namespace"
+            )
         if spec.scope == "Pod" and not (spec.selector or spec.label_selector or self.metadata.labels):
             raise ValueError(
                 "it selects no pod; give spec.selector, or metadata.labels (selector: {} is every pod of the "

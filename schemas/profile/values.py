@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 # A name is compared in the kernel as it is on the wire, up to this many bytes (bpf/state.h).
@@ -18,10 +18,27 @@ MAX_NAME_BYTES: Final = 250
 MAX_URI_BYTES: Final = 235
 MAX_METHOD_BYTES: Final = 15
 MAX_PORT: Final = 65_535
+# A path that filled the kernel's whole field could not be told from one that is cut (bpf/state.h).
+MAX_PATH_BYTES: Final = 255
+# What a record can say; the year 2262.
+MAX_WALL_NS: Final = 2**63 - 1
 _MAX_LABEL: Final = 63
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?")
 _TOKEN: Final = re.compile(r"[A-Z!#$%&'*+.^_`|~-]+")
-_RANGE: Final = re.compile(r"([0-9]{1,5})(?:\s*-\s*([0-9]{1,5}))?")
+# No leading zeros: YAML 1.1 reads them as octal, YAML 1.2 does not, and who wrote them is not there to ask.
+_RANGE: Final = re.compile(r"(0|[1-9][0-9]{0,4})(?:\s*-\s*(0|[1-9][0-9]{0,4}))?")
+# Python's reader takes more, and some of it (week dates, a missing minute) differently from others.
+_RFC_3339: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?"
+    r"(?P<zone>[Zz]|[+-][0-9]{2}:[0-9]{2})?)?"
+)
+# IDNA 2003, which Python has, and IDNA 2008, which browsers and curl have, make different names of these.
+_AMBIGUOUS: Final = frozenset("\u00df\u03c2\u200c\u200d")
+# systemd.unit(5): the characters of a unit's name; of the types, those that have processes.
+_UNIT: Final = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.(?:service|scope|socket|mount|swap)")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_URL: Final = re.compile(r"https?://[^/]*(/.*)?", re.IGNORECASE)
 _IPV4_PART: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){0,3}")
 
 # https://www.iana.org/assignments/protocol-numbers
@@ -52,9 +69,17 @@ def shown(value: object) -> str:
 
 def domain_name(text: str) -> str:
     """A DNS name or ``*.suffix``, in lower case, as A-labels, without the final dot."""
+    # Before anything looks at each character of it: a label takes time that grows with its square.
+    if len(text) > 2 * MAX_NAME_BYTES:
+        raise ValueError(f"{shown(text)} has more than {MAX_NAME_BYTES} bytes on the wire")
     plain = text.strip().removesuffix(".").lower()
     wildcard, name = plain.startswith("*."), plain.removeprefix("*.")
+    _refuse_address(text, plain)
     if not name.isascii():
+        if not _AMBIGUOUS.isdisjoint(name):
+            raise ValueError(
+                f"{shown(text)} is written as two names, by old and new IDNA; write the xn-- one"
+            )
         try:
             name = name.encode("idna").decode("ascii")
         except UnicodeError as error:
@@ -69,6 +94,14 @@ def domain_name(text: str) -> str:
     if len(name) + 1 > MAX_NAME_BYTES:
         raise ValueError(f"{shown(text)} has more than {MAX_NAME_BYTES} bytes on the wire")
     return f"*.{name}" if wildcard else name
+
+
+def _refuse_address(text: str, plain: str) -> None:
+    try:
+        found = ipaddress.ip_network(plain.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return
+    raise ValueError(f"{shown(text)} is an address, no name; put {found} into cidr{found.version}")
 
 
 def _name_cure(text: str) -> str:
@@ -87,6 +120,11 @@ def network(text: str, version: int) -> str:
 
     Bits behind the prefix are cleared, not refused: the 2020 probe's own examples have some.
     """
+    text = text.strip()
+    base, zone, rest = text.partition("%")
+    if zone:
+        plain = "/".join([base, *rest.split("/")[1:]])
+        raise ValueError(f"{shown(text)} has a zone, and a network has none{_network_cure(plain)}")
     try:
         found = ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -112,11 +150,18 @@ def _network_cure(text: str) -> str:
 
 
 def address(text: str) -> str:
-    """An IP address in canonical text."""
+    """An IP address in canonical text; one that is mapped is the IPv4 one."""
     try:
-        return str(ipaddress.ip_address(text))
+        found = ipaddress.ip_address(text)
     except ValueError:
-        raise ValueError(f"{shown(text)} is not an IP address") from None
+        raise ValueError(
+            f"{shown(text)} is not an IP address; write it without name and port, for example 10.96.0.10"
+        ) from None
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.scope_id is not None:
+            raise ValueError(f"{shown(text)} has a zone; did you mean {text.partition('%')[0]}?")
+        return str(found.ipv4_mapped or found)
+    return str(found)
 
 
 def protocol_number(value: str | int) -> int:
@@ -141,6 +186,8 @@ def port_range(value: str | int) -> tuple[int, int]:
         raise ValueError(f"{shown(value)} is no port; they go up to {MAX_PORT}")
     if first > last:
         raise ValueError(f"{shown(value)} goes backwards; did you mean {last}-{first}?")
+    if not last:
+        raise ValueError(f"{shown(value)} is no port; for all ports list the protocol in l4.protocols")
     return first, last
 
 
@@ -156,10 +203,34 @@ def icmp_type(value: str | int, version: int) -> int:
     return names[value]
 
 
+def program_path(text: str) -> str:
+    """A path of a program, as the kernel walks it."""
+    path = absolute_path(text)
+    if path == "/":
+        raise ValueError(f"{shown(text)} names no file; write the whole path")
+    size = len(text.encode())
+    if size > MAX_PATH_BYTES:
+        raise ValueError(f"{shown(text)} has {size} bytes; the kernel compares {MAX_PATH_BYTES}")
+    return path
+
+
+def cgroup_path(text: str) -> str:
+    """The path of a cgroup below the hierarchy's root; ``/`` is all of them."""
+    for mount in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup"):
+        if text.startswith(mount):
+            below = text.removeprefix(mount) or "/"
+            raise ValueError(f"{shown(text)} has the mount point in it; did you mean {shown(below)}?")
+    return absolute_path(text)
+
+
 def absolute_path(text: str) -> str:
-    """A path of a program: absolute, without ``.`` and ``..``, as the kernel walks it."""
-    if not text.startswith("/") or "\0" in text:
+    """A path without ``.`` and ``..``, and no pattern."""
+    if not text.startswith("/"):
         raise ValueError(f"{shown(text)} is not an absolute path; begin it with /")
+    if _CONTROL.search(text):
+        raise ValueError(f"{shown(text)} has control characters; what has such a name must be renamed")
+    if "*" in text:
+        raise ValueError(f"{shown(text)} has a *, and paths are no patterns; name each one")
     parts = [part for part in text.split("/") if part]
     if any(part in {".", ".."} for part in parts):
         raise ValueError(f"{shown(text)} has a . or .. in it; the kernel compares the path it has walked")
@@ -167,6 +238,18 @@ def absolute_path(text: str) -> str:
     if clean != text:
         raise ValueError(f"{shown(text)}; did you mean {clean}?")
     return clean
+
+
+def unit_name(text: str) -> str:
+    """The name of a systemd unit that has a cgroup."""
+    if _UNIT.fullmatch(text):
+        return text
+    meant = text.rpartition("/")[2]
+    meant = meant if "." in meant else f"{meant}.service"
+    cure = f"did you mean {meant}?" if _UNIT.fullmatch(meant) else "write it as ssh.service"
+    if meant.endswith(".slice"):
+        cure = "give a slice as cgroupPath"
+    raise ValueError(f"{shown(text)} is no unit that runs programs; {cure}")
 
 
 def http_method(text: str) -> str:
@@ -181,6 +264,8 @@ def http_method(text: str) -> str:
 
 def http_uri(text: str) -> str:
     """A path with its query, as sent; a final ``*`` matches any rest."""
+    if url := _URL.fullmatch(text):
+        raise ValueError(f"{shown(text)} is no request path; did you mean {shown(url[1] or '/')}?")
     if not text.startswith("/") and text != "*":
         raise ValueError(f"{shown(text)} is no request path; begin it with /")
     if not text.isascii() or any(each <= " " or each == "\x7f" for each in text):
@@ -194,13 +279,19 @@ def http_uri(text: str) -> str:
 
 def wall_ns(text: str) -> int:
     """A time of RFC 3339 as wall nanoseconds."""
+    match = _RFC_3339.fullmatch(text)
     try:
-        found = datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text.upper()) if match else None
     except ValueError:
-        raise ValueError(f"{shown(text)} is no time; write 2030-01-31T12:00:00Z") from None
-    if found.tzinfo is None:
-        raise ValueError(f"{shown(text)} has no time zone; did you mean {text}Z?")
-    seconds = found.astimezone(UTC).timestamp()
-    if seconds <= 0:
-        raise ValueError(f"{shown(text)} is before 1970")
-    return int(seconds) * 1_000_000_000
+        found = None
+    if match is None or found is None:
+        raise ValueError(f"{shown(text)} is no time; write 2030-01-31T12:00:00Z")
+    if not match["zone"]:
+        meant = text if len(text) > len("2030-01-31") else f"{text}T00:00:00"
+        raise ValueError(f"{shown(text)} has no time zone; did you mean {meant}Z?")
+    nanoseconds = (found - _EPOCH) // timedelta(seconds=1) * 1_000_000_000
+    if not 0 < nanoseconds <= MAX_WALL_NS:
+        raise ValueError(
+            f"{shown(text)} is not between 1970 and 2262; leave it out for a profile without end"
+        )
+    return nanoseconds
