@@ -29,6 +29,7 @@ from schemas.profile.canonical import to_record
 from schemas.profile.document import parse_profiles
 from schemas.profile.errors import ProfileError
 from schemas.profile.selector import selects_node, selects_pod
+from schemas.profile.values import program_path, unit_name
 from schemas.topics import PODS, PROFILES
 from sensor.policy.errors import PolicyRefused
 from sensor.policy.explain import Explanation, explain
@@ -71,7 +72,7 @@ def explain_workload(  # noqa: PLR0913, PLR0917 - each is an option of the comma
     protocol: Annotated[str, typer.Option("--protocol", help="tcp, udp, icmp, ... or a number")] = "tcp",
     profiles: Annotated[
         Path | None,
-        typer.Option("--profiles", help="folder of profiles, instead of Kafka"),
+        typer.Option("--profiles", help="file or folder of profiles, instead of Kafka"),
     ] = None,
     pods: Annotated[
         Path | None, typer.Option("--pods", help="file of pods, as for `nsp inventory publish`")
@@ -81,6 +82,8 @@ def explain_workload(  # noqa: PLR0913, PLR0917 - each is an option of the comma
     kafka_option: KafkaOptions = None,
 ) -> None:
     """Say which profiles a workload has, what would happen to a flow, and which rule decides."""
+    for option, path in (("--process", process), ("--script", script)):
+        _check_path(option, path)
     cluster = Cluster(brokers, kafka_option) if brokers else None
     if cluster is None and profiles is None:
         raise CommandError("neither --brokers nor --profiles is given", exit_code=MISUSED)
@@ -98,6 +101,14 @@ def explain_workload(  # noqa: PLR0913, PLR0917 - each is an option of the comma
             _show(asked, found, as_json=as_json)
     except PolicyRefused as refusal:
         raise CommandError(str(refusal)) from refusal
+
+
+def _check_path(option: str, path: str) -> None:
+    try:
+        if path:
+            program_path(path)
+    except ValueError as error:
+        raise CommandError(f"{option} {error}", exit_code=MISUSED) from error
 
 
 def _show(asked: Asked, found: Explanation, *, as_json: bool) -> None:
@@ -139,12 +150,20 @@ def _pod(workload: str, pods: dict[str, dict[str, Any]]) -> dict[str, Any] | Non
     found = [pod for pod in pods.values() if f"{pod['namespace']}/{pod['name']}" == workload]
     if found:
         return found[-1]
-    if workload != "host" and not workload.startswith("/") and "." not in workload:
-        raise CommandError(
-            f"no pod {workload} is known",
-            "name it namespace/pod or by its UID; `nsp tail nsp.pods` shows them",
-        )
-    return None
+    if workload == "host" or workload.startswith("/") or _is_unit(workload):
+        return None
+    raise CommandError(
+        f"no pod {workload} is known",
+        "name it namespace/pod or by its UID (`nsp tail nsp.pods` shows them), or a unit as ssh.service",
+    )
+
+
+def _is_unit(workload: str) -> bool:
+    try:
+        unit_name(workload)
+    except ValueError:
+        return False
+    return True
 
 
 def _host_workload(workload: str) -> _Workload:
@@ -171,11 +190,12 @@ def _published(cluster: Cluster | None, topic: str, record: str) -> Iterator[dic
                 sys.stderr.write(f"nsp: {topic} {shown} is left out: {error}\n")
 
 
-def _files(folder: Path) -> Iterator[dict[str, Any]]:
-    """Profile records of a folder."""
-    if not folder.is_dir():
-        raise CommandError(f"{folder} is no folder")
-    for file in sorted(each for each in folder.iterdir() if each.suffix in {".json", ".yaml", ".yml"}):
+def _files(given: Path) -> Iterator[dict[str, Any]]:
+    """Profile records of a file, or of a folder's."""
+    files = [given]
+    if given.is_dir():
+        files = sorted(each for each in given.iterdir() if each.suffix in {".json", ".yaml", ".yml"})
+    for file in files:
         try:
             profiles = parse_profiles(_text(file), str(file))
         except ProfileError as error:

@@ -9,6 +9,7 @@ from typing import Final
 from nsp.errors import MISUSED, CommandError
 from schemas.addresses import MAPPED_PREFIX, to_mapped
 from schemas.errors import SchemaError
+from schemas.profile.values import domain_name
 from sensor.policy import layout
 from sensor.policy.layers import DNS_PORT, PROTOCOL_NAMES, UDP, Direction, Flow, Payload
 
@@ -57,9 +58,16 @@ def _outgoing(to: str, number: int, protocol: str) -> list[Asked]:
         raise CommandError(f"--to {to} is not HOST:PORT", "write it like example.com:443", MISUSED)
     direction: Direction = "either" if number == UDP else "out"
     bare = host.removeprefix("[").removesuffix("]")
+    if "%" in bare:
+        raise CommandError(f"--to {to} has a zone", "leave it out; rules have none", MISUSED)
     if _is_address(bare):
         return [Asked(f"{protocol} to {to}", Flow(direction, number, to_mapped(bare), port))]
-    name = host.removesuffix(".").lower()
+    try:
+        name = domain_name(host)
+    except ValueError as error:
+        raise CommandError(f"--to {error}", exit_code=MISUSED) from error
+    if name.startswith("*."):
+        raise CommandError(f"--to {to} is many names", "ask for one of them", MISUSED)
     question = Flow(
         "either", UDP, _ANY_IPV4, DNS_PORT, to_resolver=True, payload=Payload(layout.L7_DNS, name)
     )

@@ -12,26 +12,22 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 import yaml
 from confluent_kafka import OFFSET_END
 
-from nsp.errors import CommandError
+from nsp.errors import MISUSED, CommandError
 from nsp.kafka import Brokers, BrokersIfAny, Cluster, KafkaOptions
+from nsp.profile_files import key_of, load
 from schemas.codec import decode_as, encode
 from schemas.errors import CodecError
-from schemas.profile.canonical import to_document, to_record
-from schemas.profile.document import parse_profiles
-from schemas.profile.errors import ProfileError
+from schemas.profile.canonical import to_document
 from schemas.profile.selection import HOST_NAMESPACE
 from schemas.topics import ENFORCEMENT_STATUS, PROFILES
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-_SUFFIXES: Final = (".yaml", ".yml", ".json")
+_NO_BROKERS: Final = "--brokers or NSP_BROKERS says where Kafka is"
 _GENERATION: Final = "generation"
 # Once a node has answered, the others are not far: how long to wait for one more.
 _QUIET_S: Final = 2.0
@@ -56,13 +52,13 @@ def apply(
     kafka_option: KafkaOptions = None,
 ) -> None:
     """Validate profiles and put them in force: all of the files, or none."""
-    wanted = _load(files)
+    wanted = load(files, time.time_ns())
     if dry_run and not brokers:
         for record in wanted.values():
-            print(f"{_key(record)} is valid")
+            print(f"{key_of(record)} is valid")
         return
     if not brokers:
-        raise CommandError("--brokers or NSP_BROKERS says where Kafka is", "with --dry-run none is needed")
+        raise CommandError(_NO_BROKERS, "with --dry-run none is needed", MISUSED)
     cluster = Cluster(brokers, kafka_option)
     known = _published(cluster)
     changed = {key: record for key, record in wanted.items() if not _same(record, known.get(key))}
@@ -86,6 +82,9 @@ def get(
     kafka_option: KafkaOptions = None,
 ) -> None:
     """Show the profiles that are published."""
+    if output not in {"table", "yaml", "json"}:
+        raise CommandError(f"--output {output}", "table, yaml or json", MISUSED)
+    what = what.removeprefix("profile/")
     known = _published(Cluster(brokers, kafka_option))
     if what not in {"profiles", "profile"}:
         if what not in known:
@@ -93,15 +92,15 @@ def get(
         known = {what: known[what]}
     match output:
         case "json":
-            print(json.dumps([to_document(each) for each in known.values()]))
+            # What `nsp apply -f -` takes; as it is written, for YAML does not know JSON's pairs of escapes.
+            items = [to_document(each) for each in known.values()]
+            print(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, ensure_ascii=False))
         case "yaml":
             print(yaml.safe_dump_all((to_document(each) for each in known.values()), sort_keys=False), end="")
-        case "table":
+        case _:
             print(_TABLE.format("NAME", "SCOPE", "MODE", "PROGRAMS", "GENERATION", "SELECTS"))
             for key, record in known.items():
                 print(_row(key, record))
-        case _:
-            raise CommandError(f"--output {output}", "table, yaml or json")
 
 
 def delete(
@@ -116,11 +115,13 @@ def delete(
     kafka_option: KafkaOptions = None,
 ) -> None:
     """Delete profiles: what they refused is allowed again."""
-    keys = [name.removeprefix("profile/") for name in names or ()] + list(_load(files or []))
+    keys = list(dict.fromkeys([*(name.removeprefix("profile/") for name in names or ()), *load(files or [])]))
     if not keys:
-        raise CommandError("nothing to delete", "name profiles as NAMESPACE/NAME, or give --filename")
+        raise CommandError(
+            "nothing to delete", "name profiles as NAMESPACE/NAME, or give --filename", MISUSED
+        )
     if not brokers:
-        raise CommandError("--brokers or NSP_BROKERS says where Kafka is")
+        raise CommandError(_NO_BROKERS, exit_code=MISUSED)
     cluster = Cluster(brokers, kafka_option)
     known = _published(cluster)
     missing = [key for key in keys if key not in known]
@@ -132,52 +133,6 @@ def delete(
         print(f"{key} deleted")
     if answers:
         answers.show({f"profile/{key}": 0 for key in keys}, timeout)
-
-
-def _load(files: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """Every profile of the files as a record, by key.
-
-    Raises:
-        CommandError: With every problem of every file.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    problems: list[str] = []
-    for path in _paths(files):
-        try:
-            profiles = parse_profiles(_read(path), str(path))
-        except ProfileError as error:
-            problems += error.problems
-            continue
-        for profile in profiles:
-            record = to_record(profile, time.time_ns())
-            if _key(record) in found:
-                problems.append(f"{path}: {_key(record)} is there twice")
-            found[_key(record)] = record
-    if problems:
-        raise CommandError("refused, nothing was sent:\n" + str(ProfileError(problems)))
-    return found
-
-
-def _paths(files: Iterable[Path]) -> Iterator[Path]:
-    for path in files:
-        if path.is_dir():
-            inside = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES)
-            if not inside:
-                raise CommandError(f"{path}: no {', '.join(_SUFFIXES)} file in it")
-            yield from inside
-        else:
-            yield path
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-    except OSError as error:
-        raise CommandError(f"{path}: {error.strerror}") from error
-
-
-def _key(record: dict[str, Any]) -> str:
-    return f"{record['namespace']}/{record['name']}"
 
 
 def _same(record: dict[str, Any], other: dict[str, Any] | None) -> bool:

@@ -39,6 +39,9 @@ MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 # Profiles may have 100,000 names, three to six megabytes of text, and nothing of them multiplies in memory:
 # a text is a text. What carries one is as large.
 MAX_PROFILE_BYTES: Final = 8 * 1024 * 1024
+# An order is the profile, the pods it selects on the node (some hundred, of 37 bytes) and a signature; it has
+# to fit where the profile did.
+MAX_PUBLISHED_PROFILE_BYTES: Final = MAX_PROFILE_BYTES - 256 * 1024
 _LARGE: Final = frozenset({"SecurityProfile", "ProfileOrder", "SignedEnforcement"})
 
 

@@ -98,7 +98,7 @@ def domain_name(text: str) -> str:
 
 def _refuse_address(text: str, plain: str) -> None:
     try:
-        found = ipaddress.ip_network(plain.removeprefix("[").removesuffix("]"))
+        found = ipaddress.ip_network(plain.removeprefix("[").removesuffix("]").partition("%")[0])
     except ValueError:
         return
     raise ValueError(f"{shown(text)} is an address, no name; put {found} into cidr{found.version}")

@@ -17,11 +17,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from schemas.codec import MAX_PUBLISHED_PROFILE_BYTES
 from schemas.subject import NodeSubject, ProfileSubject, parse_profile_subject
 from stream_apps.errors import ProfileError
 from stream_apps.profiles.book import ProfileBook, digest_of
 from stream_apps.profiles.orders import Content, Orders, profile_content, workloads_content
-from stream_apps.profiles.record import MAX_ENCODED_BYTES, problem
+from stream_apps.profiles.record import problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -76,8 +77,8 @@ class ProfileDesk:
             ProfileError: It cannot be used; the one before it stays.
         """
         wrong = problem(key, record)
-        if wrong is None and size > MAX_ENCODED_BYTES:
-            wrong = f"{size} bytes are more than {MAX_ENCODED_BYTES}; split it by workload"
+        if wrong is None and size > MAX_PUBLISHED_PROFILE_BYTES:
+            wrong = f"{size} bytes are more than {MAX_PUBLISHED_PROFILE_BYTES}; split it by workload"
         wrong = wrong or self.book.put_profile(key, record, size)
         if wrong:
             raise ProfileError(f"profile {key}: {wrong}")

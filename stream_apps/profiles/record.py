@@ -10,16 +10,12 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any, Final
 
-from schemas.codec import MAX_PROFILE_BYTES
 from schemas.errors import SubjectError
 from schemas.subject import ProfileSubject, parse_profile_subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# An order is the profile, the pods it selects on the node (some hundred, of 37 bytes) and a signature; it has
-# to fit where the profile did.
-MAX_ENCODED_BYTES: Final = MAX_PROFILE_BYTES - 256 * 1024
 # Namespace of profiles of scope NODE.
 HOST_NAMESPACE: Final = "host"
 _MAX_PORT: Final = 65_535
@@ -61,6 +57,8 @@ def _scope_problems(record: Mapping[str, Any]) -> Iterator[str]:
     if record["scope"] == "POD":
         if services:
             yield "a profile of scope POD selects no services"
+        if record["namespace"] == HOST_NAMESPACE:
+            yield f"a profile of scope POD is not in namespace {HOST_NAMESPACE}"
         return
     if record["namespace"] != HOST_NAMESPACE:
         yield f"a profile of scope NODE is in namespace {HOST_NAMESPACE}"

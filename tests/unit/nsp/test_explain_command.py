@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -103,6 +104,12 @@ def test_text_names_the_rule(files: list[str]) -> None:
     ("arguments", "said"),
     [
         (["shop/gone"], "no pod shop/gone is known"),
+        (["shop/gone.1"], "no pod shop/gone.1 is known"),
+        (["example.com"], "or a unit as ssh.service"),
+        (["shop/web-1", "--to", "ex ample:80"], '"ex ample" is not a DNS name'),
+        (["shop/web-1", "--to", "*.example.com:80"], "is many names"),
+        (["shop/web-1", "--to", "[fe80::1%eth0]:80"], "has a zone"),
+        (["shop/web-1", "--process", "curl"], '--process "curl" is not an absolute path'),
         (["shop/web-1", "--to", "10.1.2.3"], "is not HOST:PORT"),
         (["shop/web-1", "--to", "10.1.2.3:99999"], "is not HOST:PORT"),
         (["shop/web-1", "--from", "nonsense"], "--from"),
@@ -111,7 +118,7 @@ def test_text_names_the_rule(files: list[str]) -> None:
     ],
 )
 def test_what_is_not_understood_is_said(files: list[str], arguments: list[str], said: str) -> None:
-    with pytest.raises(CommandError, match=said):
+    with pytest.raises(CommandError, match=re.escape(said)):
         CliRunner().invoke(app, [*arguments, *files], catch_exceptions=False)
 
 
@@ -124,3 +131,17 @@ def test_profiles_that_are_none_are_named(files: list[str], tmp_path: Path) -> N
 def test_some_source_of_profiles_is_needed() -> None:
     with pytest.raises(CommandError, match="neither --brokers nor --profiles"):
         CliRunner().invoke(app, ["host"], catch_exceptions=False, env={"NSP_BROKERS": ""})
+
+
+def test_a_name_is_asked_for_as_it_is_on_the_wire(files: list[str], tmp_path: Path) -> None:
+    allowed = profile(
+        "idn",
+        namespace="shop",
+        pod_selector=SELECTOR,
+        default=network(rules(names=("xn--bcher-kva.example",))),
+    )
+    file = tmp_path / "idn.yaml"
+    file.write_text(yaml.safe_dump(to_document(allowed)))
+    given = ["--profiles", str(file), *files[2:]]
+    assert outcomes(given, "shop/web-1", "--to", "B\u00fccher.example.:443") == ["allowed", "allowed"]
+    assert outcomes(given, "shop/web-1", "--to", "bucher.example:443") == ["refused", "refused"]
