@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of SecurityProfiles: read and validated, all of them, before anything is sent.
+"""Files of SecurityProfiles: read, validated and compiled as a sensor would, before anything is sent.
 
 Input: files and folders. Output: records by key. Failure: a refusal with every problem of every file.
 """
@@ -30,7 +30,7 @@ def load(files: Iterable[Path], now_ns: int = 0) -> dict[str, dict[str, Any]]:
 
     Args:
         files: Files and folders.
-        now_ns: Wall time; profiles that have ended by then are refused. 0: whatever their end.
+        now_ns: Wall time, to refuse what could not be in force then; 0: only their names are wanted.
 
     Raises:
         CommandError: With every problem of every file.
@@ -52,7 +52,8 @@ def load(files: Iterable[Path], now_ns: int = 0) -> dict[str, dict[str, Any]]:
             if key in found:
                 where = "twice" if read_from[key] == path else f"and in {read_from[key]}"
                 problems.append(f"{path}: {key} is there {where}; keep one")
-            problems += [f"{path}: {key}: {problem}" for problem in _problems(record, now_ns)]
+            if now_ns:
+                problems += [f"{path}: {key}: {problem}" for problem in _problems(record, now_ns)]
             found[key], read_from[key] = record, path
     if problems:
         raise CommandError("refused, nothing was sent:\n" + str(ProfileError(problems, more)))
@@ -60,7 +61,7 @@ def load(files: Iterable[Path], now_ns: int = 0) -> dict[str, dict[str, Any]]:
 
 
 def _problems(record: dict[str, Any], now_ns: int) -> Iterator[str]:
-    """What a document cannot say by itself: that it is too late for it, and that it fits no message."""
+    """What a document cannot say by itself, and a sensor or the topic would refuse it for."""
     if 0 < record["expires_at_ns"] <= now_ns:
         yield "spec.expiresAt is over, so it would never be in force; give a later time, or none"
     try:
@@ -72,6 +73,13 @@ def _problems(record: dict[str, Any], now_ns: int) -> Iterator[str]:
             f"with all its names and paths larger than {MAX_PUBLISHED_PROFILE_BYTES} bytes, what a message "
             "takes; use CIDRs and *.suffix names, or split it by workload"
         )
+    from sensor.policy.errors import PolicyRefused  # noqa: PLC0415 - other commands need no rules
+    from sensor.policy.profile import compile_profile  # noqa: PLC0415 - same
+
+    try:
+        compile_profile(record)
+    except PolicyRefused as refusal:
+        yield str(refusal).removeprefix(f"profile {key_of(record)}: ")
 
 
 def _paths(files: Iterable[Path]) -> Iterator[Path]:

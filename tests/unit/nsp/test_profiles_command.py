@@ -98,3 +98,14 @@ def test_what_fits_no_message_is_refused_here(file: Path) -> None:
 def test_a_file_without_end_is_read_no_further_than_needed() -> None:
     said = str(refused("apply", "--dry-run", "-f", "/dev/zero"))
     assert said.endswith(f"/dev/zero: larger than {MAX_FILE_BYTES} bytes; split it")
+
+
+def test_what_no_sensor_could_compile_is_refused_here(file: Path) -> None:
+    both = "cidr4: [10.0.0.0/8], l7: {tls: {sni: [%s]}}"
+    egress_rules, ingress_rules = both % "a.example", both % "b.example"
+    default = f"default: {{egress: {{{egress_rules}}}, ingress: {{{ingress_rules}}}}}"
+    file.write_text(profile(f"actions: [alert]\n{default}"))
+    said = str(refused("apply", "--dry-run", "-f", str(file)))
+    assert f"{file}: default/test: default: l7.tls.sni of egress and of ingress differ" in said
+    assert "give the same names in both" in said
+    assert "no Kafka broker answers" in str(refused("delete", "-f", str(file), "--brokers", NOBODY))
