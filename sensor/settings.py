@@ -102,8 +102,6 @@ def _check(settings: Settings) -> None:
     _check_range("ring-bytes", settings.ring_bytes, MIN_RING_BYTES, MAX_RING_BYTES)
     if settings.ring_bytes & (settings.ring_bytes - 1):
         raise SettingsError("ring-bytes", str(settings.ring_bytes), "a power of two")
-    _check_range("learned-floor-s", settings.learned_floor_s, 1, 86_400)
-    _check_range("learned-grace-s", settings.learned_grace_s, 0, 86_400)
     if settings.compression not in _COMPRESSIONS:
         raise SettingsError("compression", settings.compression, f"one of {', '.join(_COMPRESSIONS)}")
     for path in settings.enforcement_public_keys:

@@ -54,3 +54,10 @@ def test_a_profile_of_nodes_selects_services_each_by_one_thing(given: list[dict[
 @pytest.mark.parametrize("name", ["Web", "a/b", "", "-a", "a b"])
 def test_a_name_that_is_no_subject_is_refused(name: str) -> None:
     assert problem(f"default/{name}", profile(name=name)) is not None
+
+
+def test_a_profile_of_pods_does_not_take_the_place_of_a_node_s() -> None:
+    assert (
+        problem("host/ssh", profile("ssh", namespace="host"))
+        == "a profile of scope POD is not in namespace host"
+    )
