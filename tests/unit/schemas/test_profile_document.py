@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from schemas.codec import decode_as, encode
+from schemas.profile import reading
 from schemas.profile.canonical import to_document
 from schemas.profile.document import json_schema_text, parse_profiles
-from schemas.profile.errors import MAX_PROBLEMS
+from schemas.profile.errors import MAX_PROBLEMS, ProfileError
 from schemas.profile.model import MAX_RULES
 from schemas.profile.reading import MAX_DOCUMENTS, MAX_FILE_BYTES, MAX_KEYS
 from sensor.policy.profile import compile_profile
@@ -86,7 +87,10 @@ def test_too_much_is_refused_before_anything_is_made_of_it() -> None:
 
 def test_twenty_thousand_mistakes_are_counted_and_not_all_put_into_words() -> None:
     names = "{a: 1}," * 20_000
-    assert problems_of(egress(f"fqdns: [{names}]")).endswith(f"and {20_000 - MAX_PROBLEMS} more problems")
+    with pytest.raises(ProfileError) as refused:
+        parse_profiles(egress(f"fqdns: [{names}]"))
+    assert (len(refused.value.problems), refused.value.more) == (MAX_PROBLEMS, 20_000 - MAX_PROBLEMS)
+    assert str(refused.value).endswith(f"and {20_000 - MAX_PROBLEMS} more problems")
 
 
 def test_the_longest_path_here_is_the_longest_the_sensor_takes() -> None:
@@ -146,3 +150,20 @@ def test_several_profiles_in_one_file_are_read_and_one_wrong_one_refuses_all() -
 def test_the_published_schema_is_the_model_s() -> None:
     published = ROOT / "deploy" / "config" / "security-profile.schema.json"
     assert published.read_text() == json_schema_text()
+
+
+def test_rules_are_counted_for_each_item_of_a_list_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_RULES", 10)
+    item = yaml.safe_load(egress("fqdns: [a.org, b.org, c.org, d.org]"))
+    assert len(parse_profiles(json.dumps({"kind": "List", "items": [item] * 5}))) == 5
+    item = yaml.safe_load(egress(f"fqdns: [{'a.org, ' * 10}]"))
+    assert "more than the 10 rules" in problems_of(json.dumps({"kind": "List", "items": [item]}))
+
+
+@pytest.mark.parametrize(
+    "text", ["2030-01-01T00:00:00Z", "2030-01-01t01:00:00.9+01:00", "2029-12-31 23:00:00-01:00"]
+)
+def test_an_end_is_a_moment_and_is_written_again(text: str) -> None:
+    record = record_of(profile(f"actions: [alert]\nexpiresAt: {text}"))
+    assert record["expires_at_ns"] == 1_893_456_000 * 10**9
+    assert record_of(yaml.safe_dump(to_document(record))) == record
