@@ -121,11 +121,16 @@ def _cure(error: ErrorDetails, place: Place) -> str:
             return "; add it"
         case "value_error" | "string_pattern_mismatch" | "too_long" | "too_short":
             return ""
-        case "literal_error" if place == ("apiVersion",) and given == _PREDECESSOR:
-            return f"; profiles of the 2020 probe apply as they are with apiVersion: {API_VERSION}"
         case "literal_error":
-            return f"; it is {shown(given)}"
+            return _literal_cure(given, place)
     return f"; it is {shown(given)}" + "".join(_type_cure(kind, given, place))
+
+
+def _literal_cure(given: Any, place: Place) -> str:
+    if place == ("apiVersion",) and given == _PREDECESSOR:
+        return f"; profiles of the 2020 probe apply as they are with apiVersion: {API_VERSION}"
+    everything = "; leave the layer out, and everything passes it" if given == "*" else ""
+    return f"; it is {shown(given)}{everything}"
 
 
 def _field_cure(place: Place) -> str:

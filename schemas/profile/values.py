@@ -41,10 +41,12 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _URL: Final = re.compile(r"https?://[^/]*(/.*)?", re.IGNORECASE)
 _IPV4_PART: Final = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){0,3}")
 
-# https://www.iana.org/assignments/protocol-numbers
+# https://www.iana.org/assignments/protocol-numbers, by the names the 2020 probe had.
 PROTOCOLS: Final = {
-    "icmp": 1, "igmp": 2, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "icmpv6": 58, "sctp": 132,
-    "udplite": 136,
+    "tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58, "sctp": 132, "udplite": 136, "igmp": 2, "gre": 47,
+    "esp": 50, "ah": 51, "ip": 0, "ipip": 4, "egp": 8, "igp": 9, "pup": 12, "idp": 22, "tp": 29, "dccp": 33,
+    "ipv6": 41, "rsvp": 46, "mtp": 92, "beetph": 94, "encap": 98, "pim": 103, "comp": 108, "mpls": 137,
+    "raw": 255,
 }  # fmt: skip
 WITH_PORTS: Final = frozenset({6, 17, 132, 136})
 

@@ -61,6 +61,29 @@ processes:
     assert record_of(old)["trace_dns"]
 
 
+def test_the_2020_probe_s_protocols_are_known_by_name() -> None:
+    names = [
+        "ip",
+        "ipip",
+        "egp",
+        "igp",
+        "pup",
+        "idp",
+        "tp",
+        "dccp",
+        "ipv6",
+        "rsvp",
+        "mtp",
+        "beetph",
+        "encap",
+        "pim",
+    ]
+    record = record_of(egress(f"l4: {{protocols: [{', '.join([*names, 'comp', 'mpls', 'raw'])}]}}"))
+    numbers = [0, 4, 8, 9, 12, 22, 29, 33, 41, 46, 92, 94, 98, 103, 108, 137, 255]
+    assert record["processes"][0]["network"]["egress"]["l4"]["protocols"] == numbers
+    assert record_of(yaml.safe_dump(to_document(record))) == record
+
+
 def test_its_api_version_is_refused_with_the_cure() -> None:
     text = profile("actions: [alert]").replace("nsp.security/v1alpha1", "securityprobe.datadoghq.com/v1")
     assert "apply as they are with apiVersion: nsp.security/v1alpha1" in problems_of(text)

@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[3]
         (f"fqdns: [{'a' * 64}.org]", "is not a DNS name; letters, digits"),
         (f"fqdns: [{'.'.join(['a' * 60] * 5)}]", "more than 250 bytes"),
         ("l3: {protocols: [ipx]}", "'ipv4', 'ipv6' or 'arp'; it is \"ipx\""),
+        ("l7: {protocols: ['*']}", 'it is "*"; leave the layer out, and everything passes it'),
         ("l4: {protocols: [tpc]}", 'protocols[0]: "tpc" is no protocol known here'),
         ("l4: {protocolPorts: [{protocol: icmp, port: 1}]}", "this protocol has no ports"),
         ("l4: {protocolPorts: [{protocol: tcp}]}", "give port, or ports"),
