@@ -96,10 +96,11 @@ static __always_inline void enter_cgroup(u64 cgroup)
 		entry = *parent;
 	if (!entry.workload_cgroup_id) {
 		slot = expected_slot(cgroup);
-		if (slot) {
-			entry.workload_cgroup_id = cgroup_id;
+		if (slot)
 			entry.policy_slot = slot;
-		}
+		/* What is unknown is no workload yet: workloads are made below it. */
+		if (slot > NSP_SLOT_UNKNOWN)
+			entry.workload_cgroup_id = cgroup_id;
 	}
 	if (!entry.workload_cgroup_id && !entry.policy_slot)
 		return;

@@ -82,7 +82,7 @@ static __always_inline int question_is_beyond_profiles(struct nsp_socket *socket
 	flow.protocol = event->protocol;
 	flow.remote_port = event->remote_port;
 	__builtin_memcpy(flow.remote_address, event->remote_address, sizeof(flow.remote_address));
-	return is_beyond_profiles(&socket->owner, &flow, NSP_DIRECTION_OUT);
+	return is_beyond_profiles(&socket->owner, &flow, NSP_FLOW_OUT);
 }
 
 /*

@@ -91,7 +91,11 @@ static __always_inline void conclude(struct __sk_buff *skb, struct nsp_l7_turn *
 				     struct nsp_flow_event *flow, struct nsp_decision *decision,
 				     struct nsp_policy *policy, u8 mode)
 {
-	if (decision->reason && is_beyond_profiles(&turn->socket->owner, flow, flow->direction))
+	u8 which = flow->protocol == IPPROTO_UDP	 ? NSP_FLOW_EITHER
+		   : flow->direction == NSP_DIRECTION_IN ? NSP_FLOW_IN
+							 : NSP_FLOW_OUT;
+
+	if (decision->reason && is_beyond_profiles(&turn->socket->owner, flow, which))
 		decision->reason = NSP_REASON_NONE;
 	apply_mode(decision, policy, mode);
 	if (!decision->reason)

@@ -152,8 +152,8 @@ static __always_inline int refuse_packet_socket(struct __sk_buff *skb,
 		root = socket->quarantine_root;
 	if (interface->flags & NSP_INTERFACE_ETHERNET)
 		flow_of_frame(skb, &flow);
-	by = decide(&root, who.workload_cgroup_id, flow.remote_address, 0, flow.protocol,
-		    &flow.reason);
+	by = refusal_of(&root, who.workload_cgroup_id, flow.remote_address, 0, flow.protocol,
+			&flow.reason);
 	if (!by)
 		return refuse_by_profile(skb, &flow, link, &who, socket);
 	count(NSP_COUNTER_PACKET_SOCKET);

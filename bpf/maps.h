@@ -75,8 +75,8 @@
 #ifndef NSP_MAX_RESOLVERS
 #define NSP_MAX_RESOLVERS 8192
 #endif
-/* An emergency exit is a short list, or it is a second policy. */
-#define NSP_MAX_BREAK_GLASS 256
+/* An emergency exit is a short list of 256, or it is a second policy; each may need a bind. */
+#define NSP_MAX_BREAK_GLASS 512
 #define NSP_MAX_EXEMPT 64
 /* Two or three for each pod, and the node's own. */
 #ifndef NSP_MAX_INTERFACES

@@ -223,8 +223,8 @@ static __always_inline int enforce_on_packet(struct __sk_buff *skb, u8 direction
 	struct nsp_enforcement *refused_by;
 
 	flow_of_packet(skb, direction, headers, &flow);
-	refused_by = decide(root, socket->workload_cgroup_id, flow.remote_address, flow.remote_port,
-			    flow.protocol, &flow.reason);
+	refused_by = decide(&socket->owner, root, socket->workload_cgroup_id, flow.remote_address,
+			    flow.remote_port, flow.protocol, &flow.reason);
 	if (!refused_by)
 		return NSP_PACKET_ALLOWED;
 	if (flow.reason == NSP_REASON_QUARANTINED_PROCESS)

@@ -79,9 +79,9 @@ static __always_inline u32 workload_policy(u64 workload_cgroup_id)
  * What refuses this flow, with the reason, or NULL: allowed. The workload maps are
  * only looked into when its flags say that something is there.
  */
-static __always_inline struct nsp_enforcement *decide(const struct nsp_process_key *root,
-						      u64 workload_cgroup_id, const u8 *address,
-						      u16 port, u8 protocol, u8 *reason)
+static __always_inline struct nsp_enforcement *refusal_of(const struct nsp_process_key *root,
+							  u64 workload_cgroup_id, const u8 *address,
+							  u16 port, u8 protocol, u8 *reason)
 {
 	struct nsp_enforcement *refused_by;
 	u32 policy;
@@ -106,6 +106,24 @@ static __always_inline struct nsp_enforcement *decide(const struct nsp_process_k
 		if (refused_by)
 			return refused_by;
 	}
+	*reason = NSP_REASON_NONE;
+	return 0;
+}
+
+/*
+ * The same for a known process. The sensor is never cut: the order that would end it could
+ * not reach it.
+ */
+static __always_inline struct nsp_enforcement *decide(const struct nsp_process_key *process,
+						      const struct nsp_process_key *root,
+						      u64 workload_cgroup_id, const u8 *address,
+						      u16 port, u8 protocol, u8 *reason)
+{
+	struct nsp_enforcement *refused_by =
+		refusal_of(root, workload_cgroup_id, address, port, protocol, reason);
+
+	if (!refused_by || !is_exempt(process))
+		return refused_by;
 	*reason = NSP_REASON_NONE;
 	return 0;
 }

@@ -68,17 +68,19 @@ static __always_inline struct nsp_grants *grants_of(u32 slot, u32 program, u32 s
 	return *policy ? grants_in(*policy, index, program, script) : 0;
 }
 
-/* No profile may cut the sensor itself, nor the way in that was kept for emergencies. */
-static __always_inline int is_beyond_profiles(const struct nsp_process_key *process,
-					      const struct nsp_flow_event *flow, u8 direction)
+/* The sensor itself. */
+static __always_inline int is_exempt(const struct nsp_process_key *process)
 {
-	struct nsp_break_glass key = {};
 	u32 tgid = process->tgid;
 	u64 *start_ns = exempt.lookup(&tgid);
-	u16 port = direction == NSP_DIRECTION_OUT ? flow->remote_port : flow->local_port;
 
-	if (start_ns && *start_ns == process->start_ns)
-		return 1;
+	return start_ns && *start_ns == process->start_ns;
+}
+
+static __always_inline int is_break_glass(const struct nsp_flow_event *flow, u8 direction, u16 port)
+{
+	struct nsp_break_glass key = {};
+
 	key.prefixlen = NSP_BREAK_GLASS_BITS;
 	key.protocol = flow->protocol;
 	key.direction = direction;
@@ -86,6 +88,17 @@ static __always_inline int is_beyond_profiles(const struct nsp_process_key *proc
 	key.port[1] = port;
 	__builtin_memcpy(key.address, flow->remote_address, sizeof(key.address));
 	return break_glass.lookup(&key) != 0;
+}
+
+/* No profile may cut the sensor itself, nor the way in that was kept for emergencies. */
+static __always_inline int is_beyond_profiles(const struct nsp_process_key *process,
+					      const struct nsp_flow_event *flow, u8 which)
+{
+	if (is_exempt(process))
+		return 1;
+	if (which != NSP_FLOW_IN && is_break_glass(flow, NSP_BREAK_GLASS_OUT, flow->remote_port))
+		return 1;
+	return which != NSP_FLOW_OUT && is_break_glass(flow, NSP_BREAK_GLASS_IN, flow->local_port);
 }
 
 static __always_inline struct nsp_policy_counters *counters_of(u32 slot)
@@ -170,9 +183,7 @@ static __always_inline int decide_by_profile(const struct nsp_governed *who,
 		decision->tag = 0; /* to be decided again */
 		return 1;
 	}
-	if (decision->reason &&
-	    is_beyond_profiles(process, flow,
-			       which == NSP_FLOW_IN ? NSP_DIRECTION_IN : NSP_DIRECTION_OUT))
+	if (decision->reason && is_beyond_profiles(process, flow, which))
 		decision->reason = NSP_REASON_NONE;
 	apply_mode(decision, policy, grants->mode);
 	return 1;
@@ -194,7 +205,9 @@ static __always_inline void decide_socket_by_profile(const struct nsp_governed *
 		return;
 	decision->reason =
 		raw ? raw_socket_stopped(grants) : bind_refused_by_rules(who, grants, flow);
-	if (decision->reason && is_beyond_profiles(process, flow, NSP_DIRECTION_IN))
+	/* Whoever is to be reached in an emergency must be able to start then. */
+	if (decision->reason &&
+	    (is_exempt(process) || is_break_glass(flow, NSP_BREAK_GLASS_BIND, flow->local_port)))
 		decision->reason = NSP_REASON_NONE;
 	apply_mode(decision, policy, grants->mode);
 }

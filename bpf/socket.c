@@ -173,8 +173,9 @@ static __always_inline int decide_call(struct bpf_sock_addr *ctx, u32 family, u1
 	/* What the socket's last connection said says nothing about the next one. */
 	if (hook == NSP_EVENT_CONNECT)
 		l7_streams.sk_storage_delete(ctx->sk);
-	refused_by = decide(&caller.quarantine_root, caller.governed.workload_cgroup_id,
-			    flow.remote_address, flow.remote_port, flow.protocol, &flow.reason);
+	refused_by =
+		decide(&caller.key, &caller.quarantine_root, caller.governed.workload_cgroup_id,
+		       flow.remote_address, flow.remote_port, flow.protocol, &flow.reason);
 	if (refused_by) {
 		refused = 1;
 		refuse_flow(&flow, refused_by);
@@ -245,8 +246,9 @@ int sock_create(struct bpf_sock *ctx)
 	     ctx->protocol == IPPROTO_MPTCP))
 		return NSP_CALL_ALLOWED;
 	identify_caller(&caller);
-	refused_by = decide(&caller.quarantine_root, caller.governed.workload_cgroup_id,
-			    flow.remote_address, 0, 0, &flow.reason);
+	refused_by =
+		decide(&caller.key, &caller.quarantine_root, caller.governed.workload_cgroup_id,
+		       flow.remote_address, 0, 0, &flow.reason);
 	if (refused_by) {
 		refuse_call(refused_by);
 		return NSP_CALL_REFUSED;

@@ -70,7 +70,8 @@ struct nsp_workload {
  * expected_workloads: a cgroup's own name (its last path component, zero padded) ->
  * u32 policy slot. A cgroup of that name outside every known workload becomes a
  * workload of its own with that slot at mkdir, before a process can be in it: a pod's
- * profile is known before the pod's cgroup is.
+ * profile is known before the pod's cgroup is. With NSP_SLOT_UNKNOWN it is where unknown
+ * workloads appear, and none itself.
  */
 #define NSP_CGROUP_NAME_BYTES 128
 struct nsp_cgroup_name {
@@ -288,14 +289,20 @@ struct nsp_policy_counters {
 };
 
 /*
- * exempt: u32 tgid -> u64 start_ns: no profile decides about these (the sensor itself).
+ * exempt: u32 tgid -> u64 start_ns: neither profile nor order cuts these (the sensor itself).
  * break_glass: nsp_break_glass -> u32 1: no profile cuts this either, whoever it is.
  */
+enum nsp_break_glass_way {
+	NSP_BREAK_GLASS_OUT = 0, /* port is the remote one */
+	NSP_BREAK_GLASS_IN = 1, /* the local one */
+	NSP_BREAK_GLASS_BIND = 2, /* likewise; there is no remote end yet */
+};
+
 struct nsp_break_glass {
 	__u32 prefixlen;
 	__u8 protocol;
-	__u8 direction;
-	__u8 port[2]; /* network order: remote port going out, local port coming in */
+	__u8 direction; /* enum nsp_break_glass_way */
+	__u8 port[2]; /* network order */
 	__u8 address[16]; /* of the remote end */
 };
 

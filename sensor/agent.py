@@ -9,7 +9,6 @@ restarts the sensor gets everything that was not acknowledged.
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +23,7 @@ from sensor.errors import SettingsError
 from sensor.kernel.interfaces import Interfaces
 from sensor.kernel.runtime import Kernel, KernelOptions
 from sensor.policy.errors import PolicyRefused
+from sensor.policy.exits import spare_sensor
 from sensor.policy.layout import SLOT_UNKNOWN
 from sensor.policy.node import NodePolicies, NodeSettings
 from sensor.policy.protection import protected
@@ -69,6 +69,8 @@ class Agent:
 
     def __init__(self, settings: Settings, kernel: Kernel) -> None:
         self._kernel = kernel
+        # Before anything here speaks to the network: the policies of an earlier sensor are in force.
+        spare_sensor(kernel.state, kernel.policy)
         self._losses = Losses()
         self.notices = Notices(self._losses)
         self._workloads = WorkloadTable(settings.node, kernel.state)
@@ -119,7 +121,8 @@ class Agent:
         cgroups = self._workloads.walk(self._kernel.cgroup_root)
         guarded = self._workloads.guard(SLOT_UNKNOWN, self._settings.guard_cgroups)
         processes = self._pipeline.prepare()
-        self._spare_myself()
+        if not spare_sensor(self._kernel.state, self._kernel.policy):
+            _log.warning("sensor-not-spared", cure="run it in the host's pid namespace")
         self._policies.start()
         kind = "ADOPTED" if self._kernel.adopted else "STARTED"
         resumed = self._pipeline.resumed.batch_sequence
@@ -145,16 +148,6 @@ class Agent:
             self._producer.close()
         _log.info("stopped", unacknowledged_batches=left)
         return left
-
-    def _spare_myself(self) -> None:
-        """No profile may cut the sensor off from its broker; those that ran before are gone."""
-        tgid = os.getpid()
-        known = self._kernel.state.process(tgid)
-        for earlier, _ in list(self._kernel.policy.exempt()):
-            if earlier != tgid:
-                self._kernel.policy.drop_exempt(earlier)
-        if known is not None:
-            self._kernel.policy.set_exempt(tgid, known.start_ns)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -255,12 +248,19 @@ def node_settings(settings: Settings) -> NodeSettings:
         learned_floor_ns=settings.learned_floor_s * _SECOND_NS,
         learned_grace_ns=settings.learned_grace_s * _SECOND_NS,
         protected=_protected(settings),
+        guards_pods=not settings.guard_cgroups,
     )
 
 
 def _protected(settings: Settings) -> Protected:
     try:
-        return protected(settings.brokers, settings.break_glass)
+        spoken = settings.kafka_options.get("security.protocol", "")
+        return protected(
+            settings.brokers,
+            settings.break_glass,
+            settings.resolvers or node_resolvers(),
+            encrypted=spoken.lower().endswith("ssl"),
+        )
     except PolicyRefused as refusal:
         raise SettingsError("break-glass", refusal.message, refusal.cure) from refusal
 

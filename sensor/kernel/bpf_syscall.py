@@ -274,11 +274,12 @@ def map_take(fd: int, key: bytes, value_bytes: int) -> bytes | None:
 
 
 def map_items(fd: int, info: MapInfo) -> Iterator[tuple[bytes, bytes]]:
-    """All entries of a hash map, in batches.
+    """All entries of a hash map or a trie, in batches.
 
     Entries that come and go meanwhile may or may not be seen; an entry that stays is seen once.
     """
-    position = ctypes.create_string_buffer(8)  # a bucket number: the kernel writes four bytes
+    # The kernel writes the number of a hash's bucket, or the last key of a trie.
+    position = ctypes.create_string_buffer(max(8, info.key_bytes))
     started, entries, done = False, _BATCH_ENTRIES, False
     while not done:
         keys = ctypes.create_string_buffer(entries * info.key_bytes)

@@ -228,11 +228,11 @@ class PolicyMaps:
         return bpf.map_delete(self._maps["expected_workloads"], _cgroup_name(cgroup_name))
 
     def set_exempt(self, tgid: int, start_ns: int) -> None:
-        """No profile decides about this process: the sensor itself."""
+        """Neither profile nor order cuts this process: the sensor itself."""
         self._write("exempt", U32.pack(tgid), U64.pack(start_ns))
 
     def exempt(self) -> Iterator[tuple[int, int]]:
-        """The processes no profile decides about."""
+        """The processes nothing cuts."""
         for key, value in self._items("exempt"):
             yield U32.unpack(key)[0], U64.unpack(value)[0]
 
@@ -243,6 +243,11 @@ class PolicyMaps:
     def set_break_glass(self, entry: BreakGlass) -> None:
         """No profile cuts these flows."""
         self._write("break_glass", entry.pack(), U32.pack(1))
+
+    def break_glass(self) -> Iterator[BreakGlass]:
+        """The flows no profile cuts."""
+        for key, _ in self._items("break_glass"):
+            yield BreakGlass.unpack(key)
 
     def drop_break_glass(self, entry: BreakGlass) -> bool:
         """Profiles may cut them again; False when they could."""

@@ -172,7 +172,7 @@ class LearnedValue:
 class BreakGlass:
     """``struct nsp_break_glass``: flows no profile cuts; prefix_bits of the address, 16 bytes, count.
 
-    The port is the remote one going out (direction 0), the local one coming in (1).
+    The port is the remote one going out (direction 0), the local one coming in (1) or to be bound (2).
     """
 
     protocol: int
@@ -187,6 +187,12 @@ class BreakGlass:
         """The key's bytes."""
         port = self.port >> 8 | (self.port & 0xFF) << 8
         return self.layout.pack(32 + self.prefix_bits, self.protocol, self.direction, port, self.address)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> BreakGlass:
+        """Of the key's bytes."""
+        bits, protocol, direction, port, address = cls.layout.unpack(data)
+        return cls(protocol, direction, port >> 8 | (port & 0xFF) << 8, address, bits - 32)
 
 
 @dataclass(frozen=True, slots=True)

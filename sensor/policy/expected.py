@@ -13,6 +13,8 @@ from typing import Final
 _CLASSES: Final = ("", "burstable-", "besteffort-")
 # Prefixes of the systemd driver: as usual, and of a kubelet with a cgroup of its own (kind).
 _SYSTEMD: Final = ("kubepods-", "kubelet-kubepods-")
+# Where a kubelet has its pods, with both drivers: made when it is started, which may be after the sensor.
+POD_PARENT_NAMES: Final = ("kubepods", *(f"{prefix[:-1]}.slice" for prefix in _SYSTEMD))
 
 
 def pod_cgroup_names(uid: str) -> tuple[str, ...]:

@@ -20,6 +20,10 @@ MODE_NONE: Final = 0
 MODE_ALERT: Final = 1
 MODE_ENFORCE: Final = 2
 
+BREAK_GLASS_OUT: Final = 0
+BREAK_GLASS_IN: Final = 1
+BREAK_GLASS_BIND: Final = 2
+
 SLOT_HOST: Final = 0
 SLOT_UNKNOWN: Final = 1
 

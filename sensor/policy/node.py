@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from schemas.addresses import to_mapped
 from sensor.enforce.profiles import ProfileResult
 from sensor.kernel.errors import KernelError
-from sensor.kernel.policy_state import BreakGlass, ResolverKey
 from sensor.policy import layout
 from sensor.policy.apply import PolicyTables
 from sensor.policy.believed import Believed, resolver_keys
 from sensor.policy.errors import PolicyRefused
+from sensor.policy.exits import keep_open
+from sensor.policy.expected import POD_PARENT_NAMES
 from sensor.policy.layout import name_key
 from sensor.policy.learned import LearnedSweep
 from sensor.policy.names import exact_key
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from sensor.enforce.clock import Clock
+    from sensor.kernel.policy_state import ResolverKey
     from sensor.policy.ports import NodeMaps
     from sensor.policy.remembered import Answer, RememberedAnswers
     from sensor.policy.started_with import StartedWith
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
 _COLLECT_NS: Final = 1_000_000_000
 # Whoever cached an address or keeps a connection may come back with it for so long, then resolves again.
 _RECALLED_NS: Final = 600_000_000_000
-_DIRECTIONS: Final = {"out": layout.OUT, "in": layout.IN}
 
 
 class Workloads(Protocol):
@@ -76,6 +77,7 @@ class NodeSettings:
         learned_floor_ns: How long at least an answered address counts,
         learned_grace_ns: and how long beyond its TTL.
         protected: What no profile may cut.
+        guards_pods: Whether what appears where Kubernetes has its pods is unknown at first.
     """
 
     node: str
@@ -84,6 +86,7 @@ class NodeSettings:
     learned_floor_ns: int
     learned_grace_ns: int
     protected: Protected
+    guards_pods: bool = True
 
 
 class NodePolicies:
@@ -102,7 +105,8 @@ class NodePolicies:
         self._maps = maps
         self._workloads = workloads
         self._clock = clock
-        self._profiles = Profiles(settings.node, settings.unknown_workload)
+        waits = POD_PARENT_NAMES if settings.guards_pods else ()
+        self._profiles = Profiles(settings.node, settings.unknown_workload, waits)
         self._tables = PolicyTables(maps)
         self._reconciler = Reconciler(maps, self._tables, self._profiles)
         self._selected: dict[str, frozenset[str]] = {}
@@ -134,12 +138,7 @@ class NodePolicies:
             NotAppliedError: Likewise.
         """
         self._maps.set_learned_times(self._settings.learned_floor_ns, self._settings.learned_grace_ns)
-        for entry in self._settings.protected.break_glass:
-            self._maps.set_break_glass(
-                BreakGlass(
-                    entry.protocol, _DIRECTIONS[entry.direction], entry.port, entry.address, entry.bits
-                )
-            )
+        keep_open(self._maps, self._settings.protected.break_glass)
         self._reconciler.adopt(self._settings.node, self._workloads.slots_held())
         in_force, slots = self._tables.slots(), self._profiles.slots
         self._adopted = {
@@ -157,7 +156,7 @@ class NodePolicies:
         """A profile is there, or is another now; returns why it is refused, or an empty text."""
         try:
             profile = compile_profile(record)
-            check_profile(profile, self._settings.protected)
+            check_profile(profile, self._settings.protected, workloads)
             self._profiles.put(profile)
         except PolicyRefused as refusal:
             return str(refusal)

@@ -122,6 +122,12 @@ class NodeMaps(PolicyMaps, Protocol):
     def set_break_glass(self, entry: BreakGlass) -> None:
         """No profile cuts these flows."""
 
+    def break_glass(self) -> Iterator[BreakGlass]:
+        """All such flows."""
+
+    def drop_break_glass(self, entry: BreakGlass) -> bool:
+        """Profiles may cut them."""
+
     def learn_before(
         self, workload_cgroup_id: int, address: bytes, expires_ns: int, name: tuple[int, bytes]
     ) -> None:

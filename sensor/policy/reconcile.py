@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from sensor.kernel.errors import KernelError
+from sensor.policy.layout import SLOT_UNKNOWN
 from sensor.policy.limits import MAX_EXPECTED_WORKLOADS
 from sensor.workload.paths import identify
 
@@ -79,9 +80,11 @@ class Reconciler:
         """
         count = self._tables.adopt()
         self._expected = dict(self._map.expected_workloads())
-        slots = {_waiting(name, node): slot for name, slot in self._expected.items()}
+        named = self._expected.items()
+        slots = {_waiting(name, node): slot for name, slot in named if slot > SLOT_UNKNOWN}
         slots |= {self._profiles.subject_of(each): slot for each, slot in held}
         self._profiles.slots.adopt(slots, self._tables.slots())
+        self._wait_for(self._profiles.waits_for())
         return count
 
     def reconcile(

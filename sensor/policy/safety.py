@@ -17,16 +17,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from schemas.addresses import to_text
+from sensor.policy import layout
 from sensor.policy.decide import decide
 from sensor.policy.errors import PolicyRefused
-from sensor.policy.layers import PROTOCOL_NAMES, TCP, Direction, Flow, RuleTries
+from sensor.policy.layers import DNS_PORT, PROTOCOL_NAMES, TCP, UDP, Direction, Flow, Payload, RuleTries
 from sensor.policy.policy import Selection, union_of
 from sensor.policy.prefixes import cidr_prefix
 from sensor.policy.profile import Program
 from sensor.policy.reasons import REASONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from sensor.policy.profile import CompiledProfile
 
@@ -102,38 +103,74 @@ def _entry(text: str) -> BreakGlassEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Broker:
+    """One address of Kafka.
+
+    Attributes:
+        address: 16 bytes.
+        port: The port.
+        name: By which it was given; empty: by its address.
+        encrypted: It is spoken to by TLS.
+    """
+
+    address: bytes
+    port: int
+    name: str = ""
+    encrypted: bool = False
+
+    def flow(self) -> Flow:
+        """The sensor's connection to it."""
+        payload = Payload(layout.L7_TLS, self.name) if self.encrypted else Payload(layout.L7_OPAQUE)
+        learned = frozenset({self.name} if self.name else ())
+        return Flow("out", TCP, self.address, self.port, learned=learned, payload=payload)
+
+    def question(self, resolver: bytes) -> Flow:
+        """The sensor's question for its address."""
+        asked = Payload(layout.L7_DNS, self.name)
+        return Flow("out", UDP, resolver, DNS_PORT, to_resolver=True, payload=asked)
+
+
+@dataclass(frozen=True, slots=True)
 class Protected:
     """What may not be cut.
 
     Attributes:
-        brokers: Addresses (16 bytes) and ports of Kafka.
+        brokers: Kafka, each address.
+        resolvers: The node's DNS servers, 16 bytes each.
         sensor_unit: Unit of this sensor; empty when it has none.
         sensor_cgroup: Its cgroup path.
         sensor_executable: Path of its executable, as the kernel sees it.
+        sensor_pod: UID of its pod; empty when it runs in none.
         break_glass: The list.
     """
 
-    brokers: tuple[tuple[bytes, int], ...] = ()
+    brokers: tuple[Broker, ...] = ()
+    resolvers: tuple[bytes, ...] = ()
     sensor_unit: str = ""
     sensor_cgroup: str = ""
     sensor_executable: str = ""
+    sensor_pod: str = ""
     break_glass: tuple[BreakGlassEntry, ...] = ()
 
 
-def check_profile(profile: CompiledProfile, protected: Protected) -> None:
-    """Refuse a profile of the host that would cut what is protected.
+def check_profile(profile: CompiledProfile, protected: Protected, pods: Collection[str] = ()) -> None:
+    """Refuse a profile that would cut what is protected.
+
+    Args:
+        profile: The profile.
+        protected: What it may not cut.
+        pods: Those it selects, if it is one of pods.
 
     Raises:
         PolicyRefused: Naming the flow and what decided.
     """
-    if not profile.node_scope:
-        return
-    sensor = _selection(profile, protected.sensor_unit, protected.sensor_cgroup, protected.sensor_executable)
+    sensor = _sensor_in(profile, protected, pods)
     if sensor:
         program = Program(protected.sensor_executable) if protected.sensor_executable else None
-        for address, port in protected.brokers:
-            flow = Flow("out", TCP, address, port)
-            _check(profile, sensor, flow, program, f"the sensor's own connection to Kafka at {_shown(flow)}")
+        for flow, what in _own_flows(protected):
+            _check(profile, sensor, flow, program, what)
+    if not profile.node_scope:
+        return
     for entry in protected.break_glass:
         unit, path = ("", entry.service) if entry.service.startswith("/") else (entry.service, "")
         selection = _selection(profile, unit, path or (f"/system.slice/{unit}" if unit else "/"), "")
@@ -142,29 +179,58 @@ def check_profile(profile: CompiledProfile, protected: Protected) -> None:
                 _check(profile, selection, flow, None, f"the break-glass entry {entry.text!r}")
 
 
-def _selection(profile: CompiledProfile, unit: str, cgroup: str, executable: str) -> Selection | None:
-    for each in profile.services:
-        if each.unit and each.unit == unit:
-            return Selection(profile)
+def _own_flows(protected: Protected) -> Iterator[tuple[Flow, str]]:
+    """What the sensor needs, and how it is called."""
+    for broker in protected.brokers:
+        flow = broker.flow()
+        yield flow, f"the sensor's own connection to Kafka at {_shown(flow)}"
+    for name in sorted({broker.name for broker in protected.brokers if broker.name}):
+        for resolver in protected.resolvers:
+            flow = Broker(b"", 0, name).question(resolver)
+            yield flow, f"the sensor's own question for {name} to {_shown(flow)}"
+
+
+def _sensor_in(profile: CompiledProfile, protected: Protected, pods: Collection[str]) -> _Selected | None:
+    if not profile.node_scope:
+        selected = protected.sensor_pod and protected.sensor_pod in pods
+        return _Selected(Selection(profile), "spec.selector") if selected else None
+    return _selection(profile, protected.sensor_unit, protected.sensor_cgroup, protected.sensor_executable)
+
+
+@dataclass(frozen=True, slots=True)
+class _Selected:
+    """That a profile selects what is protected, and where it says so."""
+
+    selection: Selection
+    place: str
+
+
+def _selection(profile: CompiledProfile, unit: str, cgroup: str, executable: str) -> _Selected | None:
+    for number, each in enumerate(profile.services):
         outer = each.cgroup_path.rstrip("/")
-        if each.cgroup_path and (cgroup.rstrip("/") == outer or cgroup.startswith(outer + "/")):
-            return Selection(profile)
-    executables = frozenset(each.executable for each in profile.services if each.executable)
-    return Selection(profile, executables) if executable in executables else None
+        below = each.cgroup_path and (cgroup.rstrip("/") == outer or cgroup.startswith(outer + "/"))
+        if below or (each.unit and each.unit == unit):
+            return _Selected(Selection(profile), f"spec.services[{number}]")
+    executables = [each.executable for each in profile.services]
+    if not executable or executable not in executables:
+        return None
+    programs = frozenset(each for each in executables if each)
+    return _Selected(Selection(profile, programs), f"spec.services[{executables.index(executable)}]")
 
 
 def _check(
-    profile: CompiledProfile, selection: Selection, flow: Flow, program: Program | None, what: str
+    profile: CompiledProfile, selected: _Selected, flow: Flow, program: Program | None, what: str
 ) -> None:
-    policy = union_of([selection], 0)
+    policy = union_of([selected.selection], 0)
     if policy is None:
         return
     tries = {rules.content: RuleTries(rules) for rules in profile.rule_sets(policy.rule_sets())}
     verdict = decide(policy, flow, tries, program)
     if verdict.outcome == "refused":
         raise PolicyRefused(
-            f"profile {profile.key} would cut {what} ({REASONS[verdict.reason]})",
-            "allow it, or do not select that service",
+            f"profile {profile.key}: {selected.place} selects it and would cut {what} "
+            f"({REASONS[verdict.reason]})",
+            "allow it, or do not select it",
         )
 
 

@@ -73,10 +73,12 @@ class Profiles:
     Args:
         node: Its name, as in workload ids.
         unknown_mode: ``allow``, ``alert`` or ``deny``.
+        parents: Names of cgroups below which unknown workloads appear.
     """
 
-    def __init__(self, node: str, unknown_mode: str) -> None:
+    def __init__(self, node: str, unknown_mode: str, parents: Collection[str] = ()) -> None:
         self._node = node
+        self._parents = tuple(parents)
         self._unknown = unknown_policy(unknown_mode)
         self._profiles: dict[str, CompiledProfile] = {}
         self._selected: dict[str, frozenset[str]] = {}
@@ -123,6 +125,10 @@ class Profiles:
         ends = [each.expires_at_ns for each in self._profiles.values()]
         return min((end for end in ends if end > now_ns), default=None)
 
+    def waits_for(self) -> dict[str, int]:
+        """Cgroup name: slot, of what has to do with no profile."""
+        return dict.fromkeys(self._parents, layout.SLOT_UNKNOWN)
+
     def fallback(self, subject: str) -> Policy | None:
         """The policy of a workload that cannot have its own and has none: a pod is as good as unknown."""
         return self._unknown if subject in self._selected else None
@@ -159,7 +165,7 @@ class Profiles:
 
     def plan(self, workloads: Iterable[Governed], wall_ns: int, boot_ns: int) -> Plan:
         """What the kernel is to hold for the workloads that are there, and those that will be."""
-        plan = Plan()
+        plan = Plan(expected=self.waits_for())
         unions = _Unions(wall_ns)
         host = _Service(f"host/{self._node}", "HOST", "/", None)
         self._add(plan, layout.SLOT_HOST, host, unions)

@@ -93,6 +93,7 @@ class WorkloadTable:
         self._placing = threading.Lock()
         self._slot_of: Callable[[Workload], int | None] = lambda _: None
         self._placed: dict[int, int | None] = {}
+        self._guard: tuple[int, Collection[str]] | None = None
         # A cgroup was named that is not in the table: its CGROUP_MKDIR was lost, so walk again.
         self.incomplete = False
 
@@ -147,6 +148,8 @@ class WorkloadTable:
         if workload.workload_cgroup_id:
             with self._placing:
                 self._place(workload)
+        elif self._guard is not None:
+            self._guard_one(workload, *self._guard)
         if workload.workload_cgroup_id == workload.cgroup_id:
             self.changes += 1
 
@@ -187,14 +190,15 @@ class WorkloadTable:
         Returns:
             How many cgroups got it.
         """
-        guarded = [
-            each
-            for each in list(self._by_id.values())
-            if not each.workload_cgroup_id and _is_guarded(each.cgroup_path, paths)
-        ]
-        for each in guarded:
-            self._tell(partial(self._kernel.set_workload, each.cgroup_id, 0, slot))
-        return len(guarded)
+        self._guard = slot, paths
+        without = [each for each in list(self._by_id.values()) if not each.workload_cgroup_id]
+        return sum(self._guard_one(each, slot, paths) for each in without)
+
+    def _guard_one(self, workload: Workload, slot: int, paths: Collection[str]) -> bool:
+        guarded = _is_guarded(workload.cgroup_path, paths)
+        if guarded:
+            self._tell(partial(self._kernel.set_workload, workload.cgroup_id, 0, slot))
+        return guarded
 
     def removed(self, cgroup_id: int) -> Workload:
         """A cgroup is gone. It is remembered a while for events that come after."""

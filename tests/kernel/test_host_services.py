@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Profiles of the host's services, by unit, by cgroup path and by executable, on real sockets.
-
-No systemd runs here: its cgroups are made as it makes them. What is not tried is systemd itself.
-"""
+"""Profiles of the host's services, by unit, by cgroup path and by executable, on real sockets."""
 
 from __future__ import annotations
 
@@ -11,13 +8,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.host_lab import LISTED, Service, host_cgroups, host_profile
 from tests.support.kernel_lab import Cgroup
 from tests.support.kernel_watch import Actor
-from tests.support.profile_lab import network, traffic
 from tests.support.profile_node import Node, Pod
 
 if TYPE_CHECKING:
@@ -25,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.support.kernel_watch import Watch
 
-HERE, ELSEWHERE, LISTED = "127.0.0.1", "192.0.2.1", "198.51.100.1"
+HERE, ELSEWHERE = "127.0.0.1", "192.0.2.1"
 CONNECT = """
 import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -36,44 +33,17 @@ except PermissionError:
 """
 
 
-class Service:
-    """A service's cgroup, as systemd makes it."""
-
-    def __init__(self, watch: Watch, unit: str) -> None:
-        self.cgroup = Cgroup(watch.cgroup.path / "system.slice" / unit)
-        self.cgroup.path.mkdir()
-
-    def connects_to(self, address: str) -> str:
-        """EPERM, or anything else."""
-        with Actor(self.cgroup) as actor:
-            return str(actor.connect("a", address, 9, kind=2))
-
-
 @pytest.fixture(autouse=True)
 def slices(watch: Watch) -> Iterator[None]:
-    # The root of a real host is no workload; an earlier test's walk took this one for a service.
-    watch.kernel.state.drop_workload(watch.cgroup.id)
-    for name in ("system.slice", "kubepods"):
-        (watch.cgroup.path / name).mkdir()
-    yield
-    for name in ("system.slice", "kubepods"):
-        Cgroup(watch.cgroup.path / name).remove()
-    for slot, _ in list(watch.kernel.policy.policy_slots()):
-        watch.kernel.policy.set_policy_slot(slot, 0)
-
-
-def host(mode: str = "ENFORCE", **service: str) -> dict[str, Any]:
-    """A profile of the host that lets pass what goes to LISTED, and nothing else."""
-    selector = {"unit": "", "cgroup_path": "", "executable": "", **service}
-    listed = network(traffic(f"{LISTED}/32"))
-    return {"scope": "NODE", "services": [selector], "default": listed, "mode": mode}
+    with host_cgroups(watch):
+        yield
 
 
 def test_a_unit_is_held_to_its_profile_and_others_are_not(watch: Watch) -> None:
     node = Node(watch)
     web, other = Service(watch, "web.service"), Service(watch, "other.service")
     node.table.walk(watch.cgroup.path)
-    assert node.profile(5, **host(unit="web.service"))["outcome"] == "APPLIED"
+    assert node.profile(5, **host_profile(unit="web.service"))["outcome"] == "APPLIED"
     assert web.connects_to(LISTED) == "None"
     assert web.connects_to(ELSEWHERE) == "EPERM"
     assert web.connects_to(HERE) == "EPERM", "a host's profile judges the loopback too"
@@ -84,7 +54,7 @@ def test_a_unit_is_held_to_its_profile_and_others_are_not(watch: Watch) -> None:
 
 def test_a_unit_that_starts_later_is_held_from_its_first_process(watch: Watch) -> None:
     node = Node(watch)
-    node.profile(5, **host(unit="web.service"))
+    node.profile(5, **host_profile(unit="web.service"))
     web = Service(watch, "web.service")  # and nobody in user space looks
     assert web.connects_to(ELSEWHERE) == "EPERM"
     assert web.connects_to(LISTED) == "None"
@@ -94,7 +64,7 @@ def test_what_a_service_makes_below_itself_stays_under_its_profile(watch: Watch)
     node = Node(watch)
     web = Service(watch, "web.service")
     node.table.walk(watch.cgroup.path)
-    node.profile(5, **host(unit="web.service"))
+    node.profile(5, **host_profile(unit="web.service"))
     below = Cgroup(web.cgroup.path / "worker" / "deeper")
     below.path.mkdir(parents=True)
     with Actor(below) as actor:
@@ -107,7 +77,7 @@ def test_a_cgroup_path_selects_what_is_below_it(watch: Watch) -> None:
     web, other = Service(watch, "web.service"), Service(watch, "other.service")
     node.table.walk(watch.cgroup.path)
     path = f"/{web.cgroup.path.relative_to(watch.cgroup.path.parent)}"
-    assert node.profile(5, **host(cgroup_path=path))["outcome"] == "APPLIED"
+    assert node.profile(5, **host_profile(cgroup_path=path))["outcome"] == "APPLIED"
     assert web.connects_to(ELSEWHERE) == "EPERM"
     assert other.connects_to(ELSEWHERE) == "None"
 
@@ -125,7 +95,7 @@ def test_an_executable_is_held_wherever_the_host_runs_it_and_not_in_pods(
         "node": "node", "subject": "workloads/node", "generation": 1, "issued_at_ns": 1,
         "workloads": [pod.uid],
     })  # fmt: skip
-    assert node.profile(5, **host(executable=str(program)))["outcome"] == "APPLIED"
+    assert node.profile(5, **host_profile(executable=str(program)))["outcome"] == "APPLIED"
 
     def run(cgroup: Cgroup, address: str) -> str:
         command = cgroup.command(str(program), "-S", "-c", CONNECT, address)
@@ -144,7 +114,7 @@ def test_an_alert_of_the_host_refuses_nothing(watch: Watch) -> None:
     node = Node(watch)
     web = Service(watch, "web.service")
     node.table.walk(watch.cgroup.path)
-    node.profile(5, **host("ALERT", unit="web.service"))
+    node.profile(5, **host_profile("ALERT", unit="web.service"))
     assert web.connects_to(ELSEWHERE) == "None"
 
 

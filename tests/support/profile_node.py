@@ -49,11 +49,12 @@ class Node:
         mode: str = "allow",
         remembered: RememberedAnswers | None = None,
         resolver: str = RESOLVER,
+        protected: Protected | None = None,
     ) -> None:
         self.table = WorkloadTable(NODE, watch.kernel.state)
         self.table.walk(watch.cgroup.path)
         self.table.guard(SLOT_UNKNOWN)
-        settings = NodeSettings(NODE, mode, (resolver,), 30 * 10**9, 60 * 10**9, Protected())
+        settings = NodeSettings(NODE, mode, (resolver,), 30 * 10**9, 60 * 10**9, protected or Protected())
         self.policies = NodePolicies(
             settings, watch.kernel.policy, self.table, SystemClock(), remembered=remembered
         )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,13 +11,13 @@ import pytest
 from schemas.addresses import to_mapped
 from sensor.policy.errors import PolicyRefused
 from sensor.policy.profile import compile_profile
-from sensor.policy.safety import Protected, check_profile, parse_break_glass
-from tests.support.profiles import TCP, network, profile, rules, service
+from sensor.policy.safety import Broker, Protected, check_profile, parse_break_glass
+from tests.support.profiles import TCP, application, network, profile, rules, service
 
 PYTHON = "/usr/bin/python3.11"
 KAFKA = network(rules("10.0.0.9/32", ports=((TCP, 9092, 9092),)))
 PROTECTED = Protected(
-    brokers=((to_mapped("10.0.0.9"), 9092),),
+    brokers=(Broker(to_mapped("10.0.0.9"), 9092),),
     sensor_unit="nsp-sensor.service",
     sensor_cgroup="/system.slice/nsp-sensor.service",
     sensor_executable=PYTHON,
@@ -42,8 +43,12 @@ def check(record: dict[str, Any]) -> None:
     ],
 )
 def test_a_profile_that_would_cut_the_sensor_s_connection_is_refused(selector: dict[str, str]) -> None:
-    with pytest.raises(PolicyRefused, match=r"would cut the sensor's own connection to Kafka at 10\.0\.0\.9"):
-        check(host(selector))
+    elsewhere = service(unit="elsewhere.service")
+    with pytest.raises(PolicyRefused) as refused:
+        check(host(elsewhere, selector))
+    assert "spec.services[1] selects it and would cut the sensor's own connection" in refused.value.message
+    assert "to Kafka at 10.0.0.9:9092 (" in refused.value.message
+    assert "do not select it" in refused.value.cure
 
 
 def test_one_that_lets_it_pass_or_only_alerts_or_selects_others_is_taken() -> None:
@@ -53,6 +58,46 @@ def test_one_that_lets_it_pass_or_only_alerts_or_selects_others_is_taken() -> No
     check(host(unit, dry_run=True))
     check(host(service(unit="nginx.service"), service(executable="/usr/bin/curl")))
     check(profile())
+
+
+def test_a_broker_known_by_name_may_be_allowed_by_name_and_must_be_resolvable() -> None:
+    named = replace(
+        PROTECTED,
+        brokers=(Broker(to_mapped("10.0.0.9"), 9092, "kafka.example.com"),),
+        resolvers=(to_mapped("10.0.0.53"),),
+    )
+
+    def check_named(egress: dict[str, Any] | None) -> None:
+        selected = host(service(unit="nsp-sensor.service"), default=network(egress))
+        check_profile(compile_profile(selected), named)
+
+    check_named(rules(names=("*.example.com",)))
+    check_named(rules(names=("kafka.example.com",), ports=((TCP, 9092, 9092),)))
+    with pytest.raises(PolicyRefused, match=r"connection to Kafka at 10\.0\.0\.9:9092"):
+        check_named(rules(names=("other.example.com",)))
+    with pytest.raises(PolicyRefused, match=r"question for kafka\.example\.com to 10\.0\.0\.53:53"):
+        check_named(rules("10.0.0.9/32"))
+
+
+def test_what_would_stop_the_sensor_s_words_to_kafka_is_refused_too() -> None:
+    web = rules("10.0.0.9/32", l7_given=application("HTTP"))
+    with pytest.raises(PolicyRefused, match="connection to Kafka"):
+        check(host(service(unit="nsp-sensor.service"), default=network(web)))
+    tls = application("HTTPS", sni=["kafka.example.com"])
+    encrypted = replace(
+        PROTECTED, brokers=(Broker(to_mapped("10.0.0.9"), 9093, "kafka.example.com", encrypted=True),)
+    )
+    spoken = host(service(unit="nsp-sensor.service"), default=network(rules("10.0.0.9/32", l7_given=tls)))
+    check_profile(compile_profile(spoken), encrypted)
+    with pytest.raises(PolicyRefused, match="connection to Kafka"):
+        check(spoken)
+
+
+def test_a_profile_of_pods_may_not_cut_the_sensor_s_own() -> None:
+    inside = replace(PROTECTED, sensor_pod="0a1b")
+    check_profile(compile_profile(profile()), inside, ["2c3d"])
+    with pytest.raises(PolicyRefused, match=r"spec\.selector selects it and would cut the sensor's own"):
+        check_profile(compile_profile(profile()), inside, ["0a1b", "2c3d"])
 
 
 def test_a_profile_that_would_close_the_emergency_exit_of_its_service_is_refused() -> None:
