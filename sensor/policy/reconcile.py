@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from sensor.kernel.errors import KernelError
-from sensor.policy.layout import SLOT_UNKNOWN
 from sensor.policy.limits import MAX_EXPECTED_WORKLOADS
 from sensor.workload.paths import identify
 
@@ -80,8 +79,7 @@ class Reconciler:
         """
         count = self._tables.adopt()
         self._expected = dict(self._map.expected_workloads())
-        named = self._expected.items()
-        slots = {_waiting(name, node): slot for name, slot in named if slot > SLOT_UNKNOWN}
+        slots = {_waiting(name, node): slot for name, slot in self._expected.items()}
         slots |= {self._profiles.subject_of(each): slot for each, slot in held}
         self._profiles.slots.adopt(slots, self._tables.slots())
         self._wait_for(self._profiles.waits_for())

@@ -22,8 +22,10 @@ from schemas.partition import partition_for
 from schemas.topics import EVENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from tests.support.kernel_lab import Cgroup
 
 NODE = "test-node"
 START_TIMEOUT_S = 40.0  # a cold compile on a busy machine
@@ -56,21 +58,30 @@ class SensorProcess:
     """``python -m sensor`` in a process of its own."""
 
     def __init__(
-        self, brokers: str, cgroup_root: Path, pins: Path, log: Path, *, ring_bytes: int = 1 << 20
+        self,
+        brokers: str,
+        cgroup_root: Path,
+        pins: Path,
+        log: Path,
+        *,
+        ring_bytes: int = 1 << 20,
+        within: Cgroup | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             self.port: int = server.getsockname()[1]
         self._log = log
         with log.open("ab") as file:
+            command = [
+                sys.executable, "-m", "sensor", "--node", NODE, "--brokers", brokers,
+                "--cgroup-root", str(cgroup_root), "--pin-directory", str(pins),
+                "--ring-bytes", str(ring_bytes), "--metrics-address", f"127.0.0.1:{self.port}", *options,
+            ]  # fmt: skip
             self.process = subprocess.Popen(
-                [
-                    sys.executable, "-m", "sensor", "--node", NODE, "--brokers", brokers,
-                    "--cgroup-root", str(cgroup_root), "--pin-directory", str(pins),
-                    "--ring-bytes", str(ring_bytes), "--metrics-address", f"127.0.0.1:{self.port}",
-                ],
+                within.command(*command) if within else command,
                 stdout=file,
                 stderr=file,
-            )  # fmt: skip
+            )
 
     def started(self) -> SensorProcess:
         """Wait until it is healthy."""

@@ -125,3 +125,15 @@ def test_what_may_become_a_pod_is_guarded_and_no_more() -> None:
     table.created(9, f"/kubepods.slice/kubepods-pod{'3f1e7a52_7d0c_4f6e_9a53_0c7de8a4b1f2'}.slice")
     assert table.guard(1) == 2
     assert kernel.slots == {2: 1, 4: 1}
+
+
+def test_what_appears_below_a_guarded_path_later_is_guarded_too() -> None:
+    kernel = FakeWorkloadMap()
+    table = WorkloadTable("n", kernel)
+    table.created(1, "/")
+    assert table.guard(1) == 0
+    table.created(10, "/kubepods.slice")
+    table.created(11, "/kubepods.slice/kubepods-burstable.slice")
+    table.created(20, "/system.slice")
+    assert kernel.slots == {10: 1, 11: 1}
+    assert kernel.entries == {10: 0, 11: 0}
