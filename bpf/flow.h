@@ -145,6 +145,7 @@ static __always_inline void remember_decision(struct nsp_socket *socket,
 	socket->decided_port = flow->remote_port;
 	socket->verdict = decision->verdict;
 	socket->grants = decision->grants;
+	socket->came_in = decision->came_in;
 	socket->flags &= ~NSP_SOCKET_L7;
 	if (decision->l7)
 		socket->flags |= NSP_SOCKET_L7;

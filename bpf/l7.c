@@ -220,23 +220,31 @@ static __always_inline int judge_segment(struct __sk_buff *skb, u8 direction,
 	return read_on(skb, direction, turn);
 }
 
-/* Why nothing passes a payload that is not read, or NSP_REASON_NONE. */
-static __always_inline u8 unread_stopped(const struct nsp_grants *grants, u8 asked, u8 direction)
+/*
+ * Why nothing passes a payload that is not read, or NSP_REASON_NONE: those that are asked
+ * go by their rules for the way by which they let the flow pass.
+ */
+static __always_inline u8 unread_stopped(const struct nsp_grants *grants, u8 asked, u8 came_in)
 {
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < NSP_GRANTS; i++) {
 		u32 index = grants->rulesets[masked_index(i, NSP_GRANTS)];
 		struct nsp_ruleset *rules;
 		u32 flags;
+		u8 l7;
 
 		if (!index)
 			break;
 		rules = rulesets.lookup(&index);
 		if (!rules)
 			break;
-		flags = rules->flags >> (direction ? NSP_RULESET_INGRESS_SHIFT : 0);
-		if (asked >> opaque(i) & 1 &&
-		    (!(flags & NSP_RULESET_L7) || rules->l7[direction] & NSP_L7_OPAQUE))
+		flags = rules->flags;
+		l7 = rules->l7[NSP_DIRECTION_OUT];
+		if (came_in >> opaque(i) & 1) {
+			flags >>= NSP_RULESET_INGRESS_SHIFT;
+			l7 = rules->l7[NSP_DIRECTION_IN];
+		}
+		if (asked >> opaque(i) & 1 && (!(flags & NSP_RULESET_L7) || l7 & NSP_L7_OPAQUE))
 			return NSP_REASON_NONE;
 	}
 	return NSP_REASON_OPAQUE;
@@ -253,6 +261,7 @@ static __always_inline int judge_unread(struct __sk_buff *skb, u8 direction,
 	struct nsp_decision decision = {};
 	struct nsp_socket *socket = turn->socket;
 	u8 asked = grants_asked(turn);
+	u8 came_in = turn->headers.protocol == IPPROTO_UDP ? socket->came_in : 0 - direction;
 	struct nsp_policy *policy;
 	struct nsp_grants *grants = grants_of(socket->policy_slot, socket->program, socket->script,
 					      &decision.tag, &policy);
@@ -262,7 +271,7 @@ static __always_inline int judge_unread(struct __sk_buff *skb, u8 direction,
 	if (decision.tag != socket->policy_tag && !turn->headers.listener_grants)
 		return NSP_L7_DROP;
 	count(NSP_COUNTER_L7_OPAQUE);
-	decision.reason = unread_stopped(grants, asked, direction);
+	decision.reason = unread_stopped(grants, asked, came_in);
 	flow_of_packet(skb, direction, &turn->headers, &flow);
 	flow.cookie = bpf_get_socket_cookie(skb);
 	conclude(skb, turn, &flow, &decision, policy, grants->mode);

@@ -75,8 +75,9 @@ static __always_inline u32 name_value(struct nsp_l7_stream *stream, u32 ruleset)
 	void *trie;
 	u32 *value;
 
-	/* The first label's length and a NUL are two more than what was sent. */
-	if (kept(stream->host_bytes) > NSP_NAME_BYTES - 2 || kept(stream->seen) & NSP_L7_NO_NAME)
+	/* As names on the wire are measured (dns_name.h): the first label's length counts. */
+	if (kept(stream->host_bytes) + 1 > NSP_NAME_BYTES - 2 ||
+	    kept(stream->seen) & NSP_L7_NO_NAME)
 		return 0;
 	trie = name_rules.lookup(&index);
 	if (!trie)
@@ -190,6 +191,8 @@ static __always_inline u8 request_stopped(struct nsp_l7_stream *stream,
 static __always_inline u8 hello_stopped(struct nsp_l7_stream *stream,
 					const struct nsp_l7_question *question)
 {
+	u32 wanted = question->direction ? NSP_NAME_SNI_IN : NSP_NAME_SNI;
+
 	if (!(question->l7 & NSP_L7_TLS))
 		return NSP_REASON_L7_PROTOCOL;
 	if (kept(stream->found) == NSP_FOUND_MALFORMED)
@@ -199,8 +202,8 @@ static __always_inline u8 hello_stopped(struct nsp_l7_stream *stream,
 		return NSP_REASON_NONE;
 	if (kept(stream->seen) & NSP_L7_SEEN_ENCRYPTED_HELLO)
 		return unreadable_stopped(question->l7);
-	return name_value(stream, question->ruleset) & NSP_NAME_SNI ? NSP_REASON_NONE
-								    : NSP_REASON_TLS_SNI;
+	return name_value(stream, question->ruleset) & wanted ? NSP_REASON_NONE
+							      : NSP_REASON_TLS_SNI;
 }
 
 static __always_inline u8 payload_stopped(struct nsp_l7_stream *stream,

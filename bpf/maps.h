@@ -171,7 +171,7 @@ struct nsp_socket {
 	__u8 verdict; /* enum nsp_verdict */
 	__u8 grants; /* bit n: the n-th rule set passed the flow below layer 7 */
 	__u8 asked_elsewhere; /* more questions were open than fit here: asked_questions has them */
-	__u8 pad;
+	__u8 came_in; /* of grants, those that passed it as what comes in */
 	__u16 dns_length; /* over TCP: of the message whose length came in a segment of its own */
 	/* Open DNS questions (dns_name.h): a stub resolver has two, A and AAAA. 0: free. */
 	__u64 asked[NSP_ASKED];

@@ -407,11 +407,17 @@ static __always_inline int decide_packet(struct __sk_buff *skb, u8 direction,
 	return NSP_PACKET_ALLOWED;
 }
 
-/* Of a connection only who opened it asks: its peers may come from any port they like. */
+/*
+ * Of a connection only who opened it asks: its peers may come from any port they like, as
+ * may whoever sends datagrams because of the rules for what comes in.
+ */
 static __always_inline int is_dns(const struct nsp_socket *socket,
 				  const struct nsp_packet_headers *headers, u8 direction)
 {
 	if (socket && headers->protocol == IPPROTO_TCP && socket->direction == NSP_DIRECTION_IN)
+		return 0;
+	if (socket && direction == NSP_DIRECTION_IN && socket->came_in &&
+	    socket->flags & NSP_SOCKET_L7)
 		return 0;
 	return NSP_DNS_PORT ==
 	       (direction == NSP_DIRECTION_OUT ? headers->destination_port : headers->source_port);
@@ -433,7 +439,7 @@ static __always_inline void hand_over(struct __sk_buff *skb, u8 direction,
 	count(NSP_COUNTER_TAIL_CALL);
 }
 
-/* Whose payload speaks first: the client's. Datagrams are judged as they leave. */
+/* Whose payload speaks first: the client's. Of datagrams it is the first, whoever sends it. */
 static __always_inline int payload_is_judged(const struct nsp_socket *socket,
 					     const struct nsp_packet_headers *headers, u8 direction)
 {
@@ -443,7 +449,7 @@ static __always_inline int payload_is_judged(const struct nsp_socket *socket,
 		return 0;
 	if (headers->protocol == IPPROTO_TCP)
 		return direction == socket->direction;
-	return headers->protocol == IPPROTO_UDP && direction == NSP_DIRECTION_OUT;
+	return headers->protocol == IPPROTO_UDP;
 }
 
 static __always_inline int handle_packet(struct __sk_buff *skb, u8 direction)

@@ -172,6 +172,7 @@ static __always_inline int decide_by_profile(const struct nsp_governed *who,
 	decision->reason = NSP_REASON_NONE;
 	decision->generation = 0;
 	decision->grants = 0;
+	decision->came_in = 0;
 	decision->l7 = 0;
 	if (!grants || !policy || !grants->mode)
 		return 0;

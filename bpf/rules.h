@@ -46,6 +46,7 @@ struct nsp_decision {
 	u8 grants; /* bit n: the n-th rule set passed it */
 	u8 l7; /* every one of these has something to say about the payload */
 	u8 named; /* the address may be of a name that was not learned */
+	u8 came_in; /* of grants, those that passed it by their rules for what comes in */
 };
 
 static __always_inline int is_resolver(u64 workload_cgroup_id, const u8 *address)
@@ -113,7 +114,9 @@ struct nsp_profile_scratch {
 	u8 judged; /* and has rules about its payload */
 	u8 deepest; /* the layer the flow came to, where none passed it */
 	u8 named; /* a rule set has names, and the address is of none of them */
-	u8 pad[4];
+	u8 by_ingress; /* the rule set that is asked passes it as what comes in */
+	u8 came_in; /* of those that passed, as in struct nsp_decision */
+	u8 pad[2];
 };
 
 BPF_PERCPU_ARRAY(profile_scratch, struct nsp_profile_scratch, NSP_PROFILE_SCRATCH_SLOTS);
@@ -301,10 +304,12 @@ static __always_inline u32 ask_ruleset(struct nsp_profile_scratch *ask,
 	u32 judges = rules->flags;
 
 	kept(ask->stopped) = NSP_REASON_ADDRESS;
+	kept(ask->by_ingress) = 0;
 	if (kept(ask->which) != NSP_FLOW_IN)
 		kept(ask->stopped) = outgoing_stopped(ask, rules, ruleset);
 	if (kept(ask->stopped) && kept(ask->which) != NSP_FLOW_OUT) {
 		kept(ask->stopped) = incoming_stopped(ask, rules, ruleset);
+		kept(ask->by_ingress) = 1;
 		judges >>= NSP_RULESET_INGRESS_SHIFT;
 	}
 	return judges & NSP_RULESET_L7;
@@ -331,6 +336,7 @@ static __always_inline void ask_rulesets(struct nsp_profile_scratch *ask)
 			continue;
 		}
 		kept(ask->passed) |= 1 << place;
+		kept(ask->came_in) |= kept(ask->by_ingress) << place;
 		if (judges)
 			kept(ask->judged) |= 1 << place;
 	}
@@ -357,6 +363,7 @@ static __always_inline void begin_asking(struct nsp_profile_scratch *ask,
 	ask->protocol = flow->protocol;
 	ask->passed = 0;
 	ask->judged = 0;
+	ask->came_in = 0;
 	ask->deepest = NSP_REASON_L3_PROTOCOL;
 	ask->named = 0;
 }
@@ -381,6 +388,7 @@ static __always_inline void hold_against_rules(const struct nsp_governed *who,
 	passed = kept(ask->passed);
 	decision->name_id = passed ? ask->name_id : 0;
 	decision->grants = passed;
+	decision->came_in = kept(ask->came_in);
 	decision->l7 = passed && passed == kept(ask->judged);
 	decision->reason = passed ? NSP_REASON_NONE : kept(ask->deepest);
 	decision->named = kept(ask->named);

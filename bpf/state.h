@@ -172,7 +172,7 @@ struct nsp_program_key {
 #define NSP_L7_TLS 4
 #define NSP_L7_OPAQUE 8 /* what is none of these, or cannot be read, passes */
 #define NSP_L7_HTTP_RULES 16 /* http_rules decides about requests */
-#define NSP_L7_SNI_RULES 32 /* name_rules (NSP_NAME_SNI) decides about server names */
+#define NSP_L7_SNI_RULES 32 /* name_rules (NSP_NAME_SNI, _IN) decides about server names */
 
 /*
  * So many versions back what was learned counts on. A place whose rules are gone may be
@@ -214,7 +214,8 @@ struct nsp_port_rule {
 
 #define NSP_NAME_ASK 1 /* may be asked for */
 #define NSP_NAME_REACH 2 /* its addresses are learned and may be reached */
-#define NSP_NAME_SNI 4 /* may be a TLS server name */
+#define NSP_NAME_SNI 4 /* may be a TLS server name of a connection that goes out */
+#define NSP_NAME_SNI_IN 8 /* and of one that comes in */
 
 /*
  * name_rules: value NSP_NAME_*, those of every shorter rule that matches included. The

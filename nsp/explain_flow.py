@@ -11,7 +11,8 @@ from schemas.addresses import MAPPED_PREFIX, to_mapped
 from schemas.errors import SchemaError
 from schemas.profile.values import domain_name
 from sensor.policy import layout
-from sensor.policy.layers import DNS_PORT, PROTOCOL_NAMES, UDP, Direction, Flow, Payload
+from sensor.policy.layers import DNS_PORT, PROTOCOL_NAMES, UDP, Direction, Flow
+from sensor.policy.payloads import Payload
 
 _NUMBERS: Final = {name: number for number, name in PROTOCOL_NAMES.items()}
 _ANY_IPV4: Final = MAPPED_PREFIX + bytes(4)

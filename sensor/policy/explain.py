@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why a flow of a workload passes or does not: which profiles, which rule, which conflict. Pure.
 
-Input: the selections of a workload (workloads.py) and a flow. Output: an :class:`Explanation`, as text or
-as a document. It asks the compiled rules (decide.py), as the kernel does, and never the profile's own text.
+Input: the selections of a workload (workloads.py) and a flow or bind. Output: an :class:`Explanation`, as text
+or as a document. It asks the compiled rules (decide.py), as the kernel does, and never the profile's own text.
+Failure: :class:`~sensor.policy.errors.PolicyRefused` where the sensor would refuse, too.
 """
 
 from __future__ import annotations
@@ -11,18 +12,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sensor.policy import layout
-from sensor.policy.decide import Verdict, decide
+from sensor.policy.decide import Verdict, decide, decide_bind
 from sensor.policy.layers import Answer, Asked, Flow, RuleTries
-from sensor.policy.policy import union_of
+from sensor.policy.policy import union_of, unknown_policy
 from sensor.policy.reasons import REASONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sensor.policy.policy import Policy, Selection
     from sensor.policy.profile import Grant, Program
 
 MODES: Final = {layout.MODE_NONE: "ignore", layout.MODE_ALERT: "alert", layout.MODE_ENFORCE: "enforce"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A bind to a local port, which is no flow yet.
+
+    Attributes:
+        protocol: IP protocol number.
+        port: The port.
+    """
+
+    protocol: int
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +48,7 @@ class Contribution:
         generation: Its generation.
         mode: ignore, alert or enforce; of the program, if it names it.
         rules: Whose rules these are: the program's, or the default.
+        spec: Where in the profile they are.
         expired: It does not count any more.
         asked: What its layers said to the flow.
     """
@@ -42,6 +57,7 @@ class Contribution:
     generation: int
     mode: str
     rules: str
+    spec: str
     expired: bool
     asked: Asked | None
 
@@ -69,10 +85,12 @@ class Explanation:
     def lines(self) -> Iterator[str]:
         """Text for a person."""
         of_program = f" {self.program}" if self.program else ""
-        yield f"workload {self.workload}{of_program}: {len(self.contributions)} profiles, mode {self.mode}"
+        count = len(self.contributions)
+        profiles = f"{count} profile{'' if count == 1 else 's'}"
+        yield f"workload {self.workload}{of_program}: {profiles}, mode {self.mode}"
         for each in self.contributions:
             ended = ", expired: does not count" if each.expired else ""
-            yield f"  {each.profile} (generation {each.generation}, {each.mode}{ended}): {each.rules}"
+            yield f"  {each.profile} (generation {each.generation}, {each.mode}{ended}): {each.rules}, {each.spec}"
             for answer in each.asked.answers if each.asked else ():
                 yield f"    {answer.layer}: {_said(answer)}"
         for conflict in self.conflicts:
@@ -86,7 +104,8 @@ class Explanation:
         if verdict is None:
             return "no flow was given"
         if not verdict.governed:
-            return "allowed: no profile governs it"
+            ignored = any(not each.expired for each in self.contributions)
+            return "allowed: mode ignore" if ignored else "allowed: no profile governs it"
         if verdict.reason:
             return f"{verdict.outcome}: {REASONS[verdict.reason]}"
         passing = [each.profile for each in self.contributions if each.asked and not each.asked.stopped]
@@ -109,7 +128,7 @@ class Explanation:
 def explain(
     workload: str,
     selections: Sequence[Selection],
-    flow: Flow | None,
+    asked: Flow | Bind | None,
     program: Program | None,
     now_ns: int,
 ) -> Explanation:
@@ -118,7 +137,7 @@ def explain(
     Args:
         workload: Its name, for the text.
         selections: The profiles that have to do with it.
-        flow: What it wants to do; None: only who selects it.
+        asked: What it wants to do; None: only who selects it.
         program: Which program wants it.
         now_ns: Wall time.
 
@@ -127,17 +146,44 @@ def explain(
     """
     policy = union_of(selections, now_ns)
     grants = policy.grants_of(program) if policy else None
-    tries = _tries(selections, policy) if flow else {}
-    counted = [each for each in selections if each.grant(program)]
-    contributions = tuple(_contribution(each, program, flow, tries, now_ns) for each in counted)
+    verdict = _verdict(policy, asked, _tries(selections, policy), program) if asked else None
+    trace = dict(verdict.trace) if verdict else {}
+    contributions = tuple(
+        _contribution(each, program, grant, trace, now_ns)
+        for each in selections
+        if (grant := each.grant(program))
+    )
     return Explanation(
         workload,
         program,
         MODES[grants.mode] if grants else MODES[layout.MODE_NONE],
         contributions,
         tuple(_conflicts([each for each in contributions if not each.expired])),
-        decide(policy, flow, tries, program) if flow else None,
+        verdict,
     )
+
+
+def explain_unknown(workload: str, mode: str, asked: Flow | Bind | None) -> Explanation:
+    """What a pod may do that no profile decision is known for yet.
+
+    Args:
+        workload: Its name, for the text.
+        mode: The sensor's ``--unknown-workload``.
+        asked: What it wants to do.
+    """
+    policy = unknown_policy(mode)
+    verdict = _verdict(policy, asked, {}, None) if asked else None
+    return Explanation(
+        workload, None, MODES[policy.default.mode if policy else layout.MODE_NONE], (), (), verdict
+    )
+
+
+def _verdict(
+    policy: Policy | None, asked: Flow | Bind, tries: dict[bytes, RuleTries], program: Program | None
+) -> Verdict:
+    if isinstance(asked, Bind):
+        return decide_bind(policy, asked.protocol, asked.port, tries, program)
+    return decide(policy, asked, tries, program)
 
 
 def _tries(selections: Sequence[Selection], policy: Policy | None) -> dict[bytes, RuleTries]:
@@ -150,27 +196,31 @@ def _tries(selections: Sequence[Selection], policy: Policy | None) -> dict[bytes
 def _contribution(
     selection: Selection,
     program: Program | None,
-    flow: Flow | None,
-    tries: dict[bytes, RuleTries],
+    grant: Grant,
+    trace: Mapping[bytes, Asked],
     now_ns: int,
 ) -> Contribution:
-    profile, grant = selection.profile, selection.grant(program)
-    expired = profile.expired(now_ns)
+    profile, expired = selection.profile, selection.profile.expired(now_ns)
+    whose, spec = _whose(selection, program, grant)
     return Contribution(
         profile.key,
         profile.generation,
-        MODES[grant.mode] if grant else MODES[layout.MODE_NONE],
-        _whose(selection, program, grant),
+        MODES[grant.mode],
+        whose,
+        spec,
         expired,
-        tries[grant.content].ask(flow) if flow and grant and not expired else None,
+        None if expired else trace.get(grant.content),
     )
 
 
-def _whose(selection: Selection, program: Program | None, grant: Grant | None) -> str:
+def _whose(selection: Selection, program: Program | None, grant: Grant) -> tuple[str, str]:
+    """Whose rules a profile has for a program, and where."""
     for named, of_program in selection.profile.programs.items():
         if of_program is grant and program is not None:
-            return f"its rules for {named}"
-    return "its default rules" if selection.executables is None else "its rules for that executable"
+            return f"its rules for {named}", f"spec.processes[{named}].network"
+    whose = "its default rules" if selection.executables is None else "its rules for that executable"
+    _, default = next(selection.profile.networks())
+    return (whose, "spec.default") if default else ("it has no default rules", "so nothing passes")
 
 
 def _conflicts(contributions: Sequence[Contribution]) -> Iterator[str]:
@@ -189,9 +239,10 @@ def _conflicts(contributions: Sequence[Contribution]) -> Iterator[str]:
 
 
 def _said(answer: Answer) -> str:
+    where = f" ({answer.field})" if answer.field else ""
     if answer.reason:
-        return f"stopped, {REASONS[answer.reason]}"
-    return f"passes by {answer.rule}" if answer.rule else "passes"
+        return f"stopped, {REASONS[answer.reason]}{where}"
+    return f"passes by {answer.rule}{where}" if answer.rule else "passes"
 
 
 def _contribution_document(each: Contribution) -> dict[str, Any]:
@@ -200,9 +251,16 @@ def _contribution_document(each: Contribution) -> dict[str, Any]:
         "generation": each.generation,
         "mode": each.mode,
         "rules": each.rules,
+        "spec": each.spec,
         "expired": each.expired,
         "layers": [
-            {"layer": answer.layer, "passes": not answer.reason, "rule": answer.rule, "text": _said(answer)}
+            {
+                "layer": answer.layer,
+                "passes": not answer.reason,
+                "rule": answer.rule,
+                "field": answer.field,
+                "text": _said(answer),
+            }
             for answer in (each.asked.answers if each.asked else ())
         ],
     }

@@ -57,6 +57,8 @@ L7_SNI_RULES: Final = 32
 NAME_ASK: Final = 1
 NAME_REACH: Final = 2
 NAME_SNI: Final = 4
+NAME_SNI_IN: Final = 8
+SNI_OF: Final = (NAME_SNI, NAME_SNI_IN)
 NAME_BYTES: Final = 252
 # Longest reversed name without its final NUL.
 NAME_MAX: Final = NAME_BYTES - 2

@@ -35,6 +35,21 @@ def exact_key(name: str) -> bytes:
     return _reversed(name) + _END
 
 
+def asked_key(name: str) -> bytes | None:
+    """The key of a name that is asked for, the root (``.``) too; None: no rule matches such a name."""
+    if name in {"", "."}:
+        return _END
+    try:
+        return exact_key(name)
+    except PolicyRefused:
+        return None
+
+
+def host_key(host: str) -> bytes | None:
+    """The key of a TLS server name or HTTP host, which has no final dot; None: no rule matches it."""
+    return None if not host or host.endswith(".") else asked_key(host)
+
+
 def rule_key(rule: str) -> bytes:
     """The key of a rule: ``name``, ``*.suffix``, or ``*`` for every name.
 

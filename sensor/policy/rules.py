@@ -229,16 +229,11 @@ def _names(egress: Mapping[str, Any] | None, ingress: Mapping[str, Any] | None) 
     into = (ingress or {}).get("l7") or {"dns": (), "sni": ()}
     if ingress and (ingress["names"] or into["dns"]):
         raise PolicyRefused("names and l7.dns are rules of egress", "use cidr4 and cidr6 for ingress")
-    if out["sni"] and into["sni"] and set(out["sni"]) != set(into["sni"]):
-        raise PolicyRefused(
-            "l7.tls.sni of egress and of ingress differ: the kernel keeps one list for a program",
-            "give the same names in both, or none in one",
-        )
     if egress:
         add(egress["names"], layout.NAME_ASK | layout.NAME_REACH)
     add(out["dns"], layout.NAME_ASK)
     add(out["sni"], layout.NAME_SNI)
-    add(into["sni"], layout.NAME_SNI)
+    add(into["sni"], layout.NAME_SNI_IN)
     return found
 
 

@@ -49,7 +49,7 @@ class PayloadRules:
         """Whether a name matches a rule, and is one."""
         text = name.decode()
         labels = text.split(".")
-        if len(text) > 250 or not all(0 < len(label) <= 63 for label in labels):
+        if len(text) > 249 or not all(0 < len(label) <= 63 for label in labels):
             return False
         return any(name_matches(rule, text) for rule in self.names)
 

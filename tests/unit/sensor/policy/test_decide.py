@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from schemas.addresses import to_mapped
 from sensor.policy import layout
 from sensor.policy.decide import Verdict, decide
-from sensor.policy.layers import Flow, Payload, RuleTries
+from sensor.policy.layers import Flow, RuleTries
+from sensor.policy.payloads import Payload
 from sensor.policy.policy import Policy, Selection, union_of, unknown_policy
 from sensor.policy.profile import CompiledProfile, Program, compile_profile
 from tests.support.flows import any_passes, flows, passes

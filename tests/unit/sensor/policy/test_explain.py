@@ -8,7 +8,8 @@ from typing import Any
 from schemas.addresses import to_mapped
 from sensor.policy import layout
 from sensor.policy.explain import Explanation, explain
-from sensor.policy.layers import Flow, Payload
+from sensor.policy.layers import Flow
+from sensor.policy.payloads import Payload
 from sensor.policy.policy import Selection
 from sensor.policy.profile import Program, compile_profile
 from tests.support.profiles import TCP, application, network, process, profile, rules

@@ -172,11 +172,13 @@ def test_a_uri_longer_than_the_kernel_compares_is_refused() -> None:
     compile_rules(network(rules(l7_given=application(http=[request | {"uri": "/" + "a" * 234}]))))
 
 
-def test_server_names_that_differ_by_direction_are_refused() -> None:
-    into = rules("10.0.0.0/8", l7_given=application(sni=["a.example"]))
-    compile_rules(network(rules(l7_given=application(sni=["a.example"])), into))
-    with pytest.raises(PolicyRefused, match="one list"):
-        compile_rules(network(rules(l7_given=application(sni=["b.example"])), into))
+def test_server_names_are_of_their_direction() -> None:
+    into = rules("10.0.0.0/8", l7_given=application(sni=["*.in.example", "both.example"]))
+    out = rules(l7_given=application(sni=["out.example", "both.example"]))
+    values = dict(compile_rules(network(out, into)).names)
+    assert values[names.exact_key("out.example")] == layout.NAME_SNI
+    assert values[names.rule_key("*.in.example")] == layout.NAME_SNI_IN
+    assert values[names.exact_key("both.example")] == layout.NAME_SNI | layout.NAME_SNI_IN
 
 
 def test_too_many_rules_are_refused_with_both_numbers() -> None:
