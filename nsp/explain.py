@@ -3,7 +3,7 @@
 
 Input: profiles and pods, from Kafka as the sensors and stream apps have them, or from files. They are
 compiled here with the sensor's own code and asked as the kernel would ask them. Nothing is sent and nothing
-resolved: a name in --to stands for the addresses a listed resolver answers it with.
+resolved: a name in --to stands for the addresses a listed resolver answers it with, which is asked first.
 
 A process of its own (cli.py becomes it), because it imports the sensor's code when it starts.
 """
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 import typer
 
 from nsp.errors import MISUSED, CommandError
-from nsp.explain_flow import Asked, flows_of
+from nsp.explain_flow import Asked, Options, questions_of
 from nsp.inventory import load_pods
 from nsp.kafka import BrokersIfAny, Cluster, KafkaOptions
 from schemas.codec import decode_as
@@ -32,7 +32,8 @@ from schemas.profile.selector import selects_node, selects_pod
 from schemas.profile.values import program_path, unit_name
 from schemas.topics import PODS, PROFILES
 from sensor.policy.errors import PolicyRefused
-from sensor.policy.explain import Explanation, explain
+from sensor.policy.explain import Explanation, explain, explain_unknown
+from sensor.policy.policy import UNKNOWN_MODES
 from sensor.policy.profile import Program, compile_profile
 from sensor.policy.workloads import Profiles
 
@@ -69,7 +70,13 @@ def explain_workload(  # noqa: PLR0913, PLR0917 - each is an option of the comma
     to: Annotated[str, typer.Option("--to", help="HOST:PORT it connects or sends to")] = "",
     source: Annotated[str, typer.Option("--from", help="ADDRESS somebody connects or sends from")] = "",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="local port, with --from")] = 0,
+    listen: Annotated[int, typer.Option("--listen", min=0, max=65535, help="local port it binds to")] = 0,
     protocol: Annotated[str, typer.Option("--protocol", help="tcp, udp, icmp, ... or a number")] = "tcp",
+    ask: Annotated[str, typer.Option("--ask", help="NAME it asks a resolver, or the --to server, for")] = "",
+    request: Annotated[
+        str, typer.Option("--request", help='HTTP it sends, or --from sends: "GET http://HOST/PATH"')
+    ] = "",
+    sni: Annotated[str, typer.Option("--sni", help="server NAME of the TLS it opens, or --from opens")] = "",
     profiles: Annotated[
         Path | None,
         typer.Option("--profiles", help="file or folder of profiles, instead of Kafka"),
@@ -78,29 +85,45 @@ def explain_workload(  # noqa: PLR0913, PLR0917 - each is an option of the comma
         Path | None, typer.Option("--pods", help="file of pods, as for `nsp inventory publish`")
     ] = None,
     node: Annotated[str, typer.Option("--node", help="node of a host service")] = "",
+    unknown: Annotated[
+        str,
+        typer.Option("--unknown-workload", help="allow, alert or deny, as the sensor's: for unknown pods"),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
     kafka_option: KafkaOptions = None,
 ) -> None:
     """Say which profiles a workload has, what would happen to a flow, and which rule decides."""
     for option, path in (("--process", process), ("--script", script)):
         _check_path(option, path)
-    cluster = Cluster(brokers, kafka_option) if brokers else None
+    if script and not process:
+        raise CommandError("--script is what --process interprets, which is not given", exit_code=MISUSED)
+    if unknown and unknown not in UNKNOWN_MODES:
+        raise CommandError(f"--unknown-workload {unknown}", "allow, alert or deny", MISUSED)
+    asked = questions_of(Options(to, source, port, listen, protocol, ask, request, sni))
+    records, known = _sources(profiles, pods, Cluster(brokers, kafka_option) if brokers else None)
+    program = Program(process, script) if process else None
+    try:
+        selected = _selections(workload, records, known, node, unknown)
+        for each in asked or [Asked("", None)]:
+            if selected is None:
+                found = explain_unknown(workload, unknown, each.flow)
+            else:
+                found = explain(selected[0], selected[1], each.flow, program, time.time_ns())
+            _show(each, found, as_json=as_json)
+    except PolicyRefused as refusal:
+        raise CommandError(str(refusal)) from refusal
+
+
+def _sources(
+    profiles: Path | None, pods: Path | None, cluster: Cluster | None
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The profiles, and the pods by UID."""
     if cluster is None and profiles is None:
         raise CommandError("neither --brokers nor --profiles is given", exit_code=MISUSED)
     records = list(_files(profiles) if profiles else _published(cluster, PROFILES.name, PROFILES.value))
     if pods:
-        known = load_pods(str(pods), _text(pods))
-    else:
-        known = {each["uid"]: each for each in _published(cluster, PODS.name, PODS.value)}
-    program = Program(process, script) if process else None
-    flows = flows_of(to, source, port, protocol)
-    try:
-        name, selections = _selections(workload, records, known, node)
-        for asked in flows or [Asked("", None)]:
-            found = explain(name, selections, asked.flow, program, time.time_ns())
-            _show(asked, found, as_json=as_json)
-    except PolicyRefused as refusal:
-        raise CommandError(str(refusal)) from refusal
+        return records, load_pods(str(pods), _text(pods))
+    return records, {each["uid"]: each for each in _published(cluster, PODS.name, PODS.value)}
 
 
 def _check_path(option: str, path: str) -> None:
@@ -122,10 +145,18 @@ def _show(asked: Asked, found: Explanation, *, as_json: bool) -> None:
 
 
 def _selections(
-    workload: str, records: list[dict[str, Any]], pods: dict[str, dict[str, Any]], node: str
-) -> tuple[str, list[Selection]]:
-    """The workload's full name, and the profiles that have to do with it."""
+    workload: str, records: list[dict[str, Any]], pods: dict[str, dict[str, Any]], node: str, unknown: str
+) -> tuple[str, list[Selection]] | None:
+    """The workload's full name, and the profiles that have to do with it; None: a pod that nobody knows."""
     pod = _pod(workload, pods)
+    if pod is None and not _is_of_host(workload):
+        if unknown:
+            return None
+        raise CommandError(
+            f"no pod {workload} is known",
+            "name it namespace/pod or by its UID (`nsp tail nsp.pods` shows them), or a unit as ssh.service; "
+            "what holds for it until it is known is the sensors' --unknown-workload: give that",
+        )
     if pod:
         selecting = [each for each in records if selects_pod(each, pod["namespace"], pod["labels"])]
     else:
@@ -148,14 +179,11 @@ def _pod(workload: str, pods: dict[str, dict[str, Any]]) -> dict[str, Any] | Non
     if workload in pods:
         return pods[workload]
     found = [pod for pod in pods.values() if f"{pod['namespace']}/{pod['name']}" == workload]
-    if found:
-        return found[-1]
-    if workload == "host" or workload.startswith("/") or _is_unit(workload):
-        return None
-    raise CommandError(
-        f"no pod {workload} is known",
-        "name it namespace/pod or by its UID (`nsp tail nsp.pods` shows them), or a unit as ssh.service",
-    )
+    return found[-1] if found else None
+
+
+def _is_of_host(workload: str) -> bool:
+    return workload == "host" or workload.startswith("/") or _is_unit(workload)
 
 
 def _is_unit(workload: str) -> bool:

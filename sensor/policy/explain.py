@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why a flow of a workload passes or does not: which profiles, which rule, which conflict. Pure.
 
-Input: the selections of a workload (workloads.py) and a flow or bind. Output: an :class:`Explanation`, as text
-or as a document. It asks the compiled rules (decide.py), as the kernel does, and never the profile's own text.
+Input: the selections of a workload (workloads.py) and a flow or bind. Output: an :class:`Explanation`, as
+text or as a document. It asks the compiled rules (decide.py), as the kernel does, never the profile's text.
 Failure: :class:`~sensor.policy.errors.PolicyRefused` where the sensor would refuse, too.
 """
 
@@ -90,7 +90,8 @@ class Explanation:
         yield f"workload {self.workload}{of_program}: {profiles}, mode {self.mode}"
         for each in self.contributions:
             ended = ", expired: does not count" if each.expired else ""
-            yield f"  {each.profile} (generation {each.generation}, {each.mode}{ended}): {each.rules}, {each.spec}"
+            known = f"{each.profile} (generation {each.generation}, {each.mode}{ended})"
+            yield f"  {known}: {each.rules}, {each.spec}"
             for answer in each.asked.answers if each.asked else ():
                 yield f"    {answer.layer}: {_said(answer)}"
         for conflict in self.conflicts:

@@ -147,7 +147,9 @@ class RuleTries:
         flags = self.direction_flags(direction)
         family = layout.L3_IPV4 if flow.is_ipv4 else layout.L3_IPV6
         passes = flags & family
-        yield Answer("l3", 0 if passes else layout.REASON_L3_PROTOCOL, field=_field(direction, "l3.protocols"))
+        yield Answer(
+            "l3", 0 if passes else layout.REASON_L3_PROTOCOL, field=_field(direction, "l3.protocols")
+        )
         if direction == layout.OUT and self._is_allowed_dns(flow):
             yield Answer("dns", 0, "DNS to a listed resolver")
         else:
@@ -170,7 +172,9 @@ class RuleTries:
         port = flow.local_port if direction else flow.remote_port
         if flags & layout.PORTS and self._port.get(layout.port_key(direction, flow.protocol, port)):
             if flow.protocol in _ICMP:
-                return Answer("l4", 0, f"type {port >> 8} code {port & 0xFF}", _field(direction, f"l4.{name}"))
+                return Answer(
+                    "l4", 0, f"type {port >> 8} code {port & 0xFF}", _field(direction, f"l4.{name}")
+                )
             return Answer("l4", 0, f"{name} {port}", _field(direction, "l4.protocolPorts"))
         return Answer("l4", layout.REASON_L4_PROTOCOL, field=_field(direction, "l4"))
 
@@ -182,7 +186,7 @@ class RuleTries:
             for name in sorted(flow.learned):
                 value, rule = self.name_value(names.asked_key(name))
                 if value & layout.NAME_REACH:
-                    return Answer("address", 0, f"{rule} (answered for {name})", _FQDNS)
+                    return Answer("address", 0, f"{rule}, answered for {name}", _FQDNS)
         found = self._address.longest(layout.address_key(direction, flow.remote_address))
         if found:
             return Answer("address", 0, self._cidr(found[0], direction), cidrs)

@@ -9,7 +9,7 @@ to them.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from schemas.addresses import to_text
@@ -88,25 +88,29 @@ def judge(rules: RuleTries, spoken: Spoken) -> Answer:
 
 
 def _question(rules: RuleTries, spoken: Spoken) -> Answer:
-    flags, bits = rules.rules.flags, rules.rules.l7[layout.OUT]
-    readable = spoken.payload.protocol == layout.L7_DNS
+    flags, readable = rules.rules.flags, spoken.payload.protocol == layout.L7_DNS
     if not (spoken.flow.to_resolver and flags & _ASK):
-        if not flags & layout.L7:
-            return _passes(spoken, "")
-        if not readable:
-            return _unreadable(spoken, bits)
-        if not bits & layout.L7_DNS:
-            return _stopped(spoken, layout.REASON_L7_PROTOCOL, "protocols")
-    where = "egress.fqdns and egress.l7.dns"
-    if not readable:
-        return Answer("l7", layout.REASON_DNS_NAME, field=where)
-    if flags & layout.DNS_ANY or not flags & layout.NAMES:
-        return _passes(spoken, "any name", "protocols")
-    value, rule = rules.name_value(names.asked_key(spoken.payload.name))
+        as_payload = _question_as_payload(spoken, flags, rules.rules.l7[layout.OUT])
+        if as_payload:
+            return as_payload
+    if readable and (flags & layout.DNS_ANY or not flags & layout.NAMES):
+        return Answer("l7", 0, "any name", "egress.l7.protocols")
+    key = names.asked_key(spoken.payload.name) if readable else None
+    value, rule = rules.name_value(key)
     if value & (layout.NAME_ASK | layout.NAME_REACH):
         reached = value & layout.NAME_REACH
         return Answer("l7", 0, f"question {rule}", "egress.fqdns" if reached else "egress.l7.dns")
-    return Answer("l7", layout.REASON_DNS_NAME, field=where)
+    return Answer("l7", layout.REASON_DNS_NAME, field="egress.fqdns and egress.l7.dns")
+
+
+def _question_as_payload(spoken: Spoken, flags: int, bits: int) -> Answer | None:
+    """What is said to any other server than a listed one; None: the name decides."""
+    spoken = replace(spoken, direction=layout.OUT)
+    if not flags & layout.L7:
+        return _passes(spoken, "")
+    if spoken.payload.protocol != layout.L7_DNS:
+        return _unreadable(spoken, bits)
+    return None if bits & layout.L7_DNS else _stopped(spoken, layout.REASON_L7_PROTOCOL, "protocols")
 
 
 def _request(rules: RuleTries, spoken: Spoken, bits: int) -> Answer:
@@ -123,7 +127,9 @@ def _request(rules: RuleTries, spoken: Spoken, bits: int) -> Answer:
         return _stopped(spoken, layout.REASON_HTTP_REQUEST, "http")
     host = _host_rule(rules, spoken, payload.host) if by_name else _ANYTHING
     if not host:
-        return Answer("l7", layout.REASON_HTTP_REQUEST, field=f"egress.fqdns (for host {payload.host[:80]!r})")
+        return Answer(
+            "l7", layout.REASON_HTTP_REQUEST, field=f"egress.fqdns (for host {payload.host[:80]!r})"
+        )
     said = [
         "http" if listed == _ANYTHING else listed,
         *([] if host == _ANYTHING else [f"host {host}"]),

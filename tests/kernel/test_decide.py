@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The decision in Python against the kernel's: random rules, real flows, one answer."""
+"""The decision in Python against the kernel's: random profiles, real flows, one answer.
+
+What is said on a connection is test_decide_payloads.py's, questions are test_decide_questions.py's.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,30 @@ from sensor.kernel.policy_state import LearnedKey, LearnedValue, ResolverKey
 from sensor.kernel.state import U64
 from sensor.policy import layout, names
 from sensor.policy.apply import PolicyTables
-from sensor.policy.decide import decide
+from sensor.policy.decide import Verdict, decide, decide_bind
 from sensor.policy.layers import Direction, Flow, RuleTries
+from sensor.policy.payloads import Payload
+from sensor.policy.profile import Program
 from sensor.policy.tables import POLICY_OF_TAG
 from tests.support import flow_actor
 from tests.support.kernel_lab import ROOT, Cgroup
 from tests.support.policies import RuleBook
-from tests.support.profiles import TCP, UDP, network, networks, profile, rules
+from tests.support.profiles import (
+    ICMP,
+    ICMPV6,
+    TCP,
+    UDP,
+    network,
+    networks,
+    process,
+    profile,
+    rules,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sensor.policy.policy import Policy
     from tests.support.kernel_watch import Watch
 
 pytestmark = pytest.mark.kernel
@@ -48,7 +64,12 @@ WAYS: dict[str, tuple[Direction, int]] = {
     "udp-out": ("either", UDP),
     "udp-in": ("either", UDP),
     "udp-first": ("in", UDP),
+    "ping": ("out", ICMP),
+    "bind": ("in", TCP),
 }
+# Whose rules the actor has, where a profile names its program.
+PYTHON = Program(os.path.realpath(sys.executable))
+MODES = st.sampled_from(["ENFORCE", "ENFORCE", "ALERT", "IGNORE"])
 
 
 class Actor:
@@ -96,36 +117,59 @@ def governed(watch: Watch, pod: Cgroup) -> Iterator[tuple[Actor, PolicyTables]]:
 
 def cases() -> st.SearchStrategy[Case]:
     """Flows the actor can make. DNS has tests of its own; only the connection to a resolver is made here."""
-    address, port = st.sampled_from(flow_actor.ADDRESSES), st.sampled_from(flow_actor.PORTS)
+    address = st.sampled_from(flow_actor.ADDRESSES + flow_actor.LOOPBACK)
+    port = st.sampled_from(flow_actor.PORTS)
     ways = st.sampled_from(list(WAYS))
     question = st.tuples(st.just("tcp-out"), address, st.just(53), port)
     return st.tuples(ways, address, port, port) | question
 
 
 def flow_of(case: Case) -> Flow:
+    """What a case is: connections say nothing, datagrams nothing that can be read."""
     way, address, port, local_port = case
     direction, protocol = WAYS[way]
-    return Flow(direction, protocol, to_mapped(address), port, local_port, to_resolver=address == RESOLVER)
+    remote = to_mapped(address)
+    if way == "ping":
+        protocol, kind = (ICMPV6, 128) if ":" in address else (ICMP, 8)
+        return Flow(direction, protocol, remote, kind << 8, kind << 8)
+    payload = Payload(layout.L7_OPAQUE) if protocol == UDP else None
+    return Flow(direction, protocol, remote, port, local_port, frozenset(), address == RESOLVER, payload)
 
 
-def below_payloads(whole: dict[str, Any]) -> dict[str, Any]:
-    """Without l7 but for what is asked: the flows here say nothing that could be judged."""
-    egress, ingress = whole["egress"], whole["ingress"]
-    asks = egress and egress["l7"] and (egress["names"] or egress["l7"]["dns"] or egress["l7"]["protocols"])
-    if egress and asks:
-        egress = egress | {"l7": egress["l7"] | {"http": [], "sni": [], "opaque": True}}
-    elif egress:
-        egress = egress | {"l7": None}
-    return whole | {"egress": egress, "ingress": ingress and ingress | {"l7": None}}
+def said(policy: Policy, case: Case, tries: dict[bytes, RuleTries]) -> Verdict:
+    """The answer of this side."""
+    if case[0] == "bind":
+        return decide_bind(policy, TCP, case[3], tries, PYTHON)
+    return decide(policy, flow_of(case), tries, PYTHON)
+
+
+@st.composite
+def records(draw: st.DrawFn, number: int) -> dict[str, Any]:
+    """A profile of a pod or of the host, that may have rules for the actor's program."""
+    named = draw(st.none() | networks())
+    mode = draw(st.none() | MODES)
+    return profile(
+        f"p{number}",
+        scope=draw(st.sampled_from(["POD", "POD", "NODE"])),
+        mode=draw(MODES),
+        default=draw(st.none() | networks() | networks()),
+        processes=[process("/usr/bin/other"), *([process(PYTHON.path, named, mode=mode)] if named else [])],
+    )
+
+
+def unions() -> st.SearchStrategy[list[dict[str, Any]]]:
+    """One to three profiles of one workload."""
+    return st.integers(1, 3).flatmap(lambda most: st.tuples(*map(records, range(most))).map(list))
 
 
 @settings(
     max_examples=POLICIES,
     deadline=None,
+    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
-    st.lists(networks().map(below_payloads), min_size=1, max_size=3),
+    unions(),
     st.lists(cases(), min_size=FLOWS, max_size=FLOWS, unique=True),
 )
 def test_the_kernel_decides_what_explain_says(
@@ -133,12 +177,12 @@ def test_the_kernel_decides_what_explain_says(
 ) -> None:
     actor, tables = governed
     book = RuleBook()
-    policy = book.policy(*(profile(f"p{at}", default=each) for at, each in enumerate(several)))
+    policy = book.policy(*several)
     assert tables.apply({SLOT: policy}, book) == {}
     tables.collect(0)
     tries = {content: RuleTries(rules) for content, rules in book.known.items()}
-    said = {case: decide(policy, flow_of(case), tries).outcome == "allowed" for case in given_cases}
-    assert {case: actor.passes(case) for case in given_cases} == said
+    expected = {case: said(policy, case, tries).outcome != "refused" for case in given_cases}
+    assert {case: actor.passes(case) for case in given_cases} == expected
 
 
 def learn(watch: Watch, pod: Cgroup, address: str, name: str) -> None:

@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+LOOPBACK: Final = ("127.0.0.1", "::1")
 ADDRESSES: Final = ("10.0.0.1", "10.0.0.2", "10.1.2.3", "192.0.2.7", "2001:db8::1", "2001:db8:1::1", "::2")
 PORTS: Final = (22, 80, 443, 8080, 8443, 65535)
 GOVERNED: Final = {socket.AF_INET: "10.255.0.1", socket.AF_INET6: "2001:db8:ff::1"}
@@ -29,6 +30,8 @@ SILENT: Final = {socket.AF_INET: "10.255.0.2", socket.AF_INET6: "2001:db8:ff::2"
 _CLONE_NEWNET: Final = 0x40000000
 # On the loopback a packet that passes is there before the call that sent it returns.
 _PATIENCE_MS: Final = 30
+_ECHO: Final = {socket.AF_INET: 8, socket.AF_INET6: 128}
+_ICMP: Final = {socket.AF_INET: socket.IPPROTO_ICMP, socket.AF_INET6: socket.IPPROTO_ICMPV6}
 
 
 def family_of(address: str) -> socket.AddressFamily:
@@ -61,6 +64,48 @@ def connects(made: socket.socket, address: str, port: int) -> bool:
     return number != errno.EPERM
 
 
+def binds(family: socket.AddressFamily, port: int) -> bool:
+    """Whether a bind to a port is not refused."""
+    with socket.socket(family, socket.SOCK_STREAM) as made:
+        try:
+            made.bind((SILENT[family], port))
+        except PermissionError:
+            return False
+    return True
+
+
+def is_answered(family: socket.AddressFamily, address: str) -> bool:
+    """Whether a ping, from a socket that need not be raw, is answered."""
+    with socket.socket(family, socket.SOCK_DGRAM, _ICMP[family]) as made:
+        made.bind((GOVERNED[family], 0))
+        made.setblocking(False)
+        try:
+            made.sendto(struct.pack(">BBHHH", _ECHO[family], 0, 0, 0, 1) + b"x", (address, 0))
+        except PermissionError:
+            return False
+        try:
+            return bool(made.recv(64))
+        except BlockingIOError:
+            return False
+
+
+def sends(datagrams: socket.socket, address: str, port: int) -> bool:
+    """Whether a datagram may leave."""
+    try:
+        datagrams.sendto(b"x", (address, port))
+    except PermissionError:
+        return False
+    return True
+
+
+def receives(datagrams: socket.socket) -> bool:
+    """Whether one has come."""
+    try:
+        return bool(datagrams.recv(16))
+    except BlockingIOError:
+        return False
+
+
 class Governed:
     """The child: its sockets are there before any rule is."""
 
@@ -78,7 +123,7 @@ class Governed:
                 self._datagrams[family, port].sendto(b"x", (address, 9))
 
     def obey(self, way: str, address: str, port: int, local_port: int) -> bool:
-        """Connect, send, receive, or forget what was accepted."""
+        """Connect, bind, send, receive, or forget what was accepted."""
         family = family_of(address)
         if way == "tcp-out":
             with contextlib.closing(opened(family, socket.SOCK_STREAM, GOVERNED[family], 0)) as made:
@@ -88,17 +133,12 @@ class Governed:
                 while True:
                     self._listeners[family, local_port].accept()[0].close()
             return True
+        if way == "bind":
+            return binds(family, local_port)
+        if way == "ping":
+            return is_answered(family, address)
         datagrams = (self._silent if way == "udp-first" else self._datagrams)[family, local_port]
-        if way == "udp-out":
-            try:
-                datagrams.sendto(b"x", (address, port))
-            except PermissionError:
-                return False
-            return True
-        try:
-            return bool(datagrams.recv(16))
-        except BlockingIOError:
-            return False
+        return sends(datagrams, address, port) if way == "udp-out" else receives(datagrams)
 
 
 class World:
@@ -109,7 +149,7 @@ class World:
 
     def flow(self, way: str, address: str, port: int, local_port: int) -> bool:
         """Make one flow and say whether it passed."""
-        if way in {"tcp-out", "udp-out"}:
+        if way in {"tcp-out", "udp-out", "bind", "ping"}:
             return self._tell(way, address, port, local_port)
         family = family_of(address)
         kind = socket.SOCK_STREAM if way == "tcp-in" else socket.SOCK_DGRAM
@@ -134,6 +174,7 @@ def _make_namespace() -> None:
     for address in (*ADDRESSES, *GOVERNED.values(), *SILENT.values()):
         command = ["ip", "address", "add", address, "dev", "lo"]
         subprocess.run([*command, *(["nodad"] if ":" in address else [])], check=True)
+    Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 0")
 
 
 def _serve(lines: Any, answers: Any, obey: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-TCP, UDP, ICMP = 6, 17, 1
+TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
 
 NAMES = st.sampled_from(
     ["example.com", "www.example.com", "a.www.example.com", "example.org", "com", "b.com", "xample.com"]
@@ -17,7 +17,7 @@ ADDRESSES = st.sampled_from(
     ["10.0.0.1", "10.0.0.2", "10.1.2.3", "192.0.2.7", "2001:db8::1", "2001:db8:1::1", "fe80::1", "::2"]
 )
 PORTS = st.sampled_from([0, 22, 53, 80, 443, 8080, 8443, 65535])
-PROTOCOLS = st.sampled_from([ICMP, TCP, UDP, 132])
+PROTOCOLS = st.sampled_from([ICMP, TCP, UDP, ICMPV6, 132])
 URIS = st.sampled_from(["/", "/a", "/a/b", "/a?x=1", "/*", "/a*", "*"])
 
 
@@ -45,8 +45,11 @@ def lists(of: st.SearchStrategy[Any], most: int = 3) -> st.SearchStrategy[list[A
 
 def l4() -> st.SearchStrategy[dict[str, Any]]:
     """L4Rules."""
+    codes = st.sampled_from([-1, 0, 3])
     icmp = st.fixed_dictionaries(
-        {"protocol": st.just(ICMP), "type": st.sampled_from([0, 8]), "code": st.sampled_from([-1, 0, 3])}
+        {"protocol": st.just(ICMP), "type": st.sampled_from([0, 8]), "code": codes}
+    ) | st.fixed_dictionaries(
+        {"protocol": st.just(ICMPV6), "type": st.sampled_from([128, 129]), "code": codes}
     )
     return st.fixed_dictionaries(
         {"protocols": lists(PROTOCOLS, 2), "ports": lists(port_ranges()), "icmp": lists(icmp, 2)}

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from nsp.errors import CommandError
 from nsp.explain import app
 from schemas.profile.canonical import to_document
-from tests.support.profiles import TCP, network, process, profile, rules, service
+from tests.support.profiles import TCP, application, network, process, profile, rules, service
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,10 @@ POD = {
     "ips": [],
     "containers": [],
 }
+API_POD = POD | {"uid": f"{POD['uid']}-2", "name": "api", "labels": {"app": "api"}}
+PODS = (POD, API_POD)
 SELECTOR = {"match_labels": {"app": "web"}, "match_expressions": []}
+GET_V1, POST_IN = {"method": "GET", "uri": "/v1/*"}, {"method": "POST", "uri": "/in"}
 WEB = profile(
     namespace="shop",
     pod_selector=SELECTOR,
@@ -38,6 +41,20 @@ WEB = profile(
     ),
     processes=[process("/usr/bin/curl")],
 )
+API = profile(
+    "api",
+    namespace="shop",
+    pod_selector=SELECTOR | {"match_labels": {"app": "api"}},
+    default=network(
+        rules(
+            "10.0.0.0/8",
+            names=("*.example.com",),
+            ports=((TCP, 80, 80), (TCP, 443, 443)),
+            l7_given=application("DNS", "HTTP", "HTTPS", http=[GET_V1], sni=["login.example.org"]),
+        ),
+        rules("10.0.0.0/8", ports=((TCP, 80, 80),), l7_given=application("HTTP", http=[POST_IN])),
+    ),
+)
 SSH = profile("ssh", namespace="host", scope="NODE", services=[service(unit="ssh.service")])
 
 
@@ -45,11 +62,13 @@ SSH = profile("ssh", namespace="host", scope="NODE", services=[service(unit="ssh
 def files(tmp_path: Path) -> list[str]:
     folder = tmp_path / "profiles"
     folder.mkdir()
-    records = (WEB, SSH, profile("other", namespace="other"))
+    records = (WEB, API, SSH, profile("other", namespace="other"))
     (folder / "all.yaml").write_text(yaml.safe_dump_all(to_document(each) for each in records))
     pods = tmp_path / "pods.json"
     pods.write_text(
-        json.dumps({"pods": [POD | dict.fromkeys(("owner_kind", "owner_name", "service_account"))]})
+        json.dumps(
+            {"pods": [each | dict.fromkeys(("owner_kind", "owner_name", "service_account")) for each in PODS]}
+        )
     )
     return ["--profiles", str(folder), "--pods", str(pods)]
 
@@ -77,6 +96,27 @@ def outcomes(files: list[str], *arguments: str) -> list[str]:
         (["shop/web-1", "--from", "10.1.2.3", "--port", "8080"], ["allowed"]),
         ([str(POD["uid"]), "--from", "192.0.2.1", "--port", "8080"], ["refused"]),
         (["ssh.service", "--from", "10.1.2.3", "--port", "22"], ["refused"]),
+        (["shop/web-1", "--ask", "www.example.com"], ["allowed"]),
+        (["shop/web-1", "--ask", "example.com."], ["refused"]),
+        (["shop/web-1", "--ask", "www.example.com", "--to", "10.0.0.53:53"], ["refused"]),
+        (["shop/web-1", "--listen", "8080"], ["allowed"]),
+        (["shop/web-1", "--listen", "80"], ["refused"]),
+        (["shop/web-1", "--to", "10.1.2.3", "--protocol", "icmp"], ["refused"]),
+        (["shop/api", "--request", "GET http://www.example.com/v1/x?y"], ["allowed", "allowed"]),
+        (["shop/api", "--request", "GET http://www.example.com:8080/v1/x"], ["allowed", "refused"]),
+        (["shop/api", "--request", "GET http://www.example.com/v2"], ["allowed", "refused"]),
+        (["shop/api", "--request", "GET http://www.example.com/v1/../v2"], ["allowed", "refused"]),
+        (["shop/api", "--request", "GET http://other.example.com/v1/", "--to", "10.1.2.3:80"], ["allowed"]),
+        (["shop/api", "--request", "GET http://example.org/v1/", "--to", "10.1.2.3:80"], ["refused"]),
+        (["shop/api", "--request", "GET http://10.1.2.3/v1/"], ["allowed"]),
+        (["shop/api", "--request", "POST http://api/in", "--from", "10.1.2.3", "--port", "80"], ["allowed"]),
+        (["shop/api", "--request", "GET http://api/in", "--from", "10.1.2.3", "--port", "80"], ["refused"]),
+        (["shop/api", "--sni", "login.example.org", "--to", "10.1.2.3:443"], ["allowed"]),
+        (["shop/api", "--sni", "www.example.com"], ["allowed", "refused"]),
+        (["shop/api", "--sni", "www.example.com", "--protocol", "udp", "--to", "10.1.2.3:443"], ["refused"]),
+        (["shop/gone", "--unknown-workload", "deny", "--to", "10.1.2.3:443"], ["refused"]),
+        (["shop/gone", "--unknown-workload", "alert", "--listen", "80"], ["alerted"]),
+        (["shop/gone", "--unknown-workload", "allow", "--ask", "a.example"], ["allowed"]),
         (["nginx.service", "--from", "10.1.2.3", "--port", "22"], ["allowed"]),
         (["/system.slice/ssh.service", "--to", "10.1.2.3:1"], ["allowed"]),
         (["host", "--to", "10.1.2.3:443"], ["allowed"]),
@@ -113,6 +153,17 @@ def test_text_names_the_rule(files: list[str]) -> None:
         (["shop/web-1", "--to", "10.1.2.3"], "is not HOST:PORT"),
         (["shop/web-1", "--to", "10.1.2.3:99999"], "is not HOST:PORT"),
         (["shop/web-1", "--from", "nonsense"], "--from"),
+        (["shop/web-1", "--ask", "a.example", "--sni", "a.example"], "questions of their own"),
+        (["shop/web-1", "--ask", "*.a.example"], "is many names"),
+        (["shop/web-1", "--ask", "a.example", "--to", "10.0.0.1:80"], "is no DNS server"),
+        (["shop/web-1", "--ask", "a.example", "--listen", "80"], "goes out"),
+        (["shop/web-1", "--request", "http://a.example/"], "--request"),
+        (["shop/web-1", "--request", "GET https://a.example/"], "is none; write it like"),
+        (["shop/web-1", "--request", "GET http://u@a.example/"], "is none; write it like"),
+        (["shop/web-1", "--request", "GET http://a.example:x/"], "--request"),
+        (["shop/web-1", "--sni", "a..b"], "--sni"),
+        (["shop/web-1", "--script", "/x"], "--process"),
+        (["shop/web-1", "--unknown-workload", "maybe"], "allow, alert or deny"),
         (["shop/web-1", "--port", "22"], "--from, which is not given"),
         (["shop/web-1", "--to", "10.1.2.3:1", "--protocol", "tpc"], "--protocol tpc"),
     ],

@@ -103,12 +103,10 @@ def test_a_file_without_end_is_read_no_further_than_needed() -> None:
 
 
 def test_what_no_sensor_could_compile_is_refused_here(file: Path) -> None:
-    both = "cidr4: [10.0.0.0/8], l7: {tls: {sni: [%s]}}"
-    egress_rules, ingress_rules = both % "a.example", both % "b.example"
-    default = f"default: {{egress: {{{egress_rules}}}, ingress: {{{ingress_rules}}}}}"
-    file.write_text(profile(f"actions: [alert]\n{default}"))
+    suffix = f"*.{'a' * 48}.example"
+    file.write_text(profile(f"actions: [alert]\ndefault: {{egress: {{fqdns: ['{suffix}']}}}}"))
     said = str(refused("apply", "--dry-run", "-f", str(file)))
-    assert f"{file}: default/test: default: l7.tls.sni of egress and of ingress differ" in said
-    assert "give the same names in both" in said
+    assert f"{file}: default/test: default: name {suffix!r}: a suffix cannot begin with a label of 48" in said
+    assert "list the names themselves" in said
     # Deleting needs its name only.
     assert list(load([file])) == ["default/test"]

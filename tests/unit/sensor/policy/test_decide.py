@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.addresses import to_mapped
 from sensor.policy import layout
-from sensor.policy.decide import Verdict, decide
+from sensor.policy.decide import Verdict, decide, decide_bind
 from sensor.policy.layers import Flow, RuleTries
 from sensor.policy.payloads import Payload
 from sensor.policy.policy import Policy, Selection, union_of, unknown_policy
@@ -124,20 +124,92 @@ def test_a_program_has_its_own_rules_and_a_script_before_its_interpreter() -> No
 HTTP = application("HTTP", http=[{"method": "GET", "uri": "/api/*"}, {"method": "", "uri": "/health"}])
 
 
+def get(uri: str, method: str = "GET", host: str | None = "web.example") -> Payload:
+    return Payload(layout.L7_HTTP, method=method, uri=uri, host=host)
+
+
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [
-        (Payload(layout.L7_HTTP, method="GET", uri="/api/x"), layout.REASON_NONE),
-        (Payload(layout.L7_HTTP, method="POST", uri="/api/x"), layout.REASON_HTTP_REQUEST),
-        (Payload(layout.L7_HTTP, method="POST", uri="/health"), layout.REASON_NONE),
-        (Payload(layout.L7_HTTP, method="POST", uri="/healthy"), layout.REASON_HTTP_REQUEST),
+        (get("/api/x"), layout.REASON_NONE),
+        (get("/api/x", "POST"), layout.REASON_HTTP_REQUEST),
+        (get("/health", "POST"), layout.REASON_NONE),
+        (get("/healthy", "POST"), layout.REASON_HTTP_REQUEST),
+        (get("/api/../x"), layout.REASON_HTTP_REQUEST),
+        (get("/api/.%2fx"), layout.REASON_HTTP_REQUEST),
+        (get("/api\\..\\x"), layout.REASON_HTTP_REQUEST),
+        (get("/api/x?y=/../"), layout.REASON_NONE),
+        (get("/api/x", host=None), layout.REASON_HTTP_REQUEST),
         (Payload(layout.L7_TLS, name="x.example"), layout.REASON_L7_PROTOCOL),
+        (Payload(layout.L7_DNS, name="x.example"), layout.REASON_OPAQUE),
         (Payload(layout.L7_OPAQUE), layout.REASON_OPAQUE),
     ],
 )
 def test_payloads_are_held_against_l7(payload: Payload, reason: int) -> None:
     record = profile(default=network(rules("0.0.0.0/0", l7_given=HTTP)))
     assert verdict(tcp("192.0.2.1", 80, payload=payload), record).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("host", "learned", "passes"),
+    [
+        ("a.reach.example", "a.reach.example", True),
+        ("B.Reach.example", "a.reach.example", True),
+        ("sni.example", "a.reach.example", True),
+        ("ask.example", "a.reach.example", False),
+        ("ask.example", "", True),
+        ("reach.example", "", False),
+        ("a.reach.example.", "", False),
+        ("192.0.2.1", "", True),
+        ("192.0.2.2", "", False),
+        ("", "", False),
+    ],
+)
+def test_a_host_is_a_name_that_may_be_reached(host: str, learned: str, passes: bool) -> None:
+    l7 = application(dns=["ask.example"], sni=["sni.example"])
+    record = profile(default=network(rules("192.0.2.0/24", names=("*.reach.example",), l7_given=l7)))
+    names = frozenset({learned} if learned else ())
+    found = verdict(tcp("192.0.2.1", 80, payload=get("/", host=host), learned=names), record)
+    assert (found.reason == layout.REASON_NONE) == passes
+
+
+def test_nothing_is_read_of_datagrams_and_their_rules_are_of_the_way_they_pass() -> None:
+    quic = Payload(layout.L7_TLS, name="a.example")
+    readable, opaque = application("HTTPS"), application(opaque=True)
+    out, into = rules("10.0.0.0/8", l7_given=readable), rules("11.0.0.0/8", l7_given=opaque)
+    record = profile(default=network(out, into))
+    sent = Flow("either", UDP, to_mapped("10.0.0.1"), 443, 443, payload=quic)
+    assert verdict(sent, record).reason == layout.REASON_OPAQUE
+    came = Flow("either", UDP, to_mapped("11.0.0.1"), 443, 443, payload=quic)
+    assert verdict(came, record).outcome == "allowed"
+
+
+def test_the_loopback_is_free_but_for_questions_to_a_resolver_there() -> None:
+    record = profile(default=network(rules(names=("a.example",))))
+
+    def asked(name: str, *, listed: bool) -> str:
+        payload = Payload(layout.L7_DNS, name)
+        here = to_mapped("127.0.0.53")
+        return verdict(Flow("out", UDP, here, 53, to_resolver=listed, payload=payload), record).outcome
+
+    assert asked("b.example", listed=True) == "refused"
+    assert asked("a.example", listed=True) == "allowed"
+    assert asked("b.example", listed=False) == "allowed"
+
+
+def test_a_bind_passes_where_somebody_may_come_to_the_port() -> None:
+    into = rules("10.0.0.0/8", ports=((TCP, 8080, 8080),))
+    policy, tries = compiled(profile("a", default=network(None, into)), profile("b"))
+    assert decide_bind(policy, TCP, 8080, tries).outcome == "allowed"
+    assert decide_bind(policy, TCP, 0, tries).outcome == "allowed"
+    assert decide_bind(policy, TCP, 80, tries).reason == layout.REASON_L4_PROTOCOL
+    assert decide_bind(policy, UDP, 8080, tries).outcome == "refused"
+
+
+def test_what_is_ignored_passes_and_what_its_rules_say_is_told() -> None:
+    found = verdict(tcp("10.0.0.1", 80), profile(mode="IGNORE", default=network(WEB)))
+    assert (found.outcome, found.governed) == ("allowed", False)
+    assert found.trace[0][1].stopped == layout.REASON_L4_PROTOCOL
 
 
 def test_a_question_is_judged_by_its_name() -> None:
@@ -152,6 +224,9 @@ def test_a_question_is_judged_by_its_name() -> None:
     assert asked("a.www.example.com") == layout.REASON_NONE
     assert asked("example.com") == layout.REASON_DNS_NAME
     assert asked("example.org") == layout.REASON_DNS_NAME
+    assert asked(".") == layout.REASON_DNS_NAME
+    record = profile(default=network(rules(names=("*",))))
+    assert asked(".") == layout.REASON_NONE
 
 
 def test_a_server_name_is_judged_when_it_is_listed() -> None:

@@ -32,11 +32,11 @@ def explained(
 
 def test_the_rule_that_lets_a_flow_pass_is_named_layer_by_layer() -> None:
     assert list(explained(WEB).lines()) == [
-        "workload pod: 1 profiles, mode enforce",
-        "  default/web (generation 1, enforce): its default rules",
+        "workload pod: 1 profile, mode enforce",
+        "  default/web (generation 1, enforce): its default rules, spec.default",
         "    l3: passes",
-        "    l4: passes by tcp 443",
-        "    address: passes by 10.0.0.0/8",
+        "    l4: passes by tcp 443 (egress.l4.protocolPorts)",
+        "    address: passes by 10.0.0.0/8 (egress.cidr4)",
         "allowed by default/web",
     ]
 
@@ -44,7 +44,7 @@ def test_the_rule_that_lets_a_flow_pass_is_named_layer_by_layer() -> None:
 def test_the_layer_that_stops_a_flow_is_named() -> None:
     assert explained(WEB, to="192.0.2.1").outcome() == "refused: no rule allows its address"
     assert list(explained(WEB, port=80).lines())[-2:] == [
-        "    l4: stopped, no rule allows its protocol and port",
+        "    l4: stopped, no rule allows its protocol and port (egress.l4)",
         "refused: no rule allows its protocol and port",
     ]
 
@@ -88,14 +88,16 @@ def test_a_workload_without_profiles_is_free() -> None:
 def test_the_name_an_address_was_answered_for_is_told() -> None:
     record = profile("dns", default=network(rules(names=("*.example.com",))))
     found = explained(record, learned=frozenset({"www.example.com"}))
-    assert "    address: passes by *.example.com (answered for www.example.com)" in found.lines()
+    assert (
+        "    address: passes by *.example.com, answered for www.example.com (egress.fqdns)" in found.lines()
+    )
 
 
 def test_a_payload_is_explained_too() -> None:
     http = application("HTTP", http=[{"method": "GET", "uri": "/api/*"}])
     record = profile("http", default=network(rules("0.0.0.0/0", l7_given=http)))
-    request = Payload(layout.L7_HTTP, method="GET", uri="/api/x")
-    assert "    l7: passes by GET /api/*" in explained(record, payload=request).lines()
+    request = Payload(layout.L7_HTTP, method="GET", uri="/api/x", host="h.example")
+    assert "    l7: passes by GET /api/* (egress.l7.http)" in explained(record, payload=request).lines()
 
 
 def test_the_document_says_the_same() -> None:
