@@ -221,15 +221,35 @@ static __always_inline int judge_segment(struct __sk_buff *skb, u8 direction,
 }
 
 /*
+ * Whether a datagram is a question to a name server here, or its answer: by port and header,
+ * whatever name it is about.
+ */
+static __always_inline int is_served_dns(struct __sk_buff *skb, u8 direction,
+					 const struct nsp_packet_headers *headers)
+{
+	u16 port = direction ? headers->destination_port : headers->source_port;
+	u8 header[NSP_DNS_HEADER_BYTES];
+	u8 answer = direction ? 0 : NSP_DNS_FLAG_RESPONSE >> 8;
+
+	if (headers->protocol != IPPROTO_UDP || port != NSP_DNS_PORT || skb->gso_size ||
+	    bpf_skb_load_bytes(skb, headers->payload_offset, header, sizeof(header)))
+		return 0;
+	return (header[2] & (NSP_DNS_FLAG_RESPONSE | NSP_DNS_OPCODE_MASK) >> 8) == answer &&
+	       !header[4] && header[5] == 1;
+}
+
+/*
  * Why nothing passes a payload that is not read, or NSP_REASON_NONE: those that are asked
  * go by their rules for the way by which they let the flow pass.
  */
-static __always_inline u8 unread_stopped(const struct nsp_grants *grants, u8 asked, u8 came_in)
+static __always_inline u8 unread_stopped(const struct nsp_grants *grants, u8 asked, u8 came_in,
+					 u8 served)
 {
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < NSP_GRANTS; i++) {
 		u32 index = grants->rulesets[masked_index(i, NSP_GRANTS)];
 		struct nsp_ruleset *rules;
+		u8 wanted = NSP_L7_OPAQUE;
 		u32 flags;
 		u8 l7;
 
@@ -243,16 +263,19 @@ static __always_inline u8 unread_stopped(const struct nsp_grants *grants, u8 ask
 		if (came_in >> opaque(i) & 1) {
 			flags >>= NSP_RULESET_INGRESS_SHIFT;
 			l7 = rules->l7[NSP_DIRECTION_IN];
+			if (served)
+				wanted = NSP_L7_DNS;
 		}
-		if (asked >> opaque(i) & 1 && (!(flags & NSP_RULESET_L7) || l7 & NSP_L7_OPAQUE))
+		if (asked >> opaque(i) & 1 && (!(flags & NSP_RULESET_L7) || l7 & wanted))
 			return NSP_REASON_NONE;
 	}
-	return NSP_REASON_OPAQUE;
+	return served ? NSP_REASON_L7_PROTOCOL : NSP_REASON_OPAQUE;
 }
 
 /*
- * Datagrams (QUIC, most of all), and a connection for which there is no memory. DNS is
- * judged by dns.c; nothing else is read of datagrams.
+ * Datagrams (QUIC, most of all), and a connection for which there is no memory. Questions
+ * that go out are judged by dns.c; of those that come in it is known that they are DNS, and
+ * nothing else is read of datagrams.
  */
 static __always_inline int judge_unread(struct __sk_buff *skb, u8 direction,
 					struct nsp_l7_turn *turn)
@@ -262,6 +285,7 @@ static __always_inline int judge_unread(struct __sk_buff *skb, u8 direction,
 	struct nsp_socket *socket = turn->socket;
 	u8 asked = grants_asked(turn);
 	u8 came_in = turn->headers.protocol == IPPROTO_UDP ? socket->came_in : 0 - direction;
+	u8 served = came_in && is_served_dns(skb, direction, &turn->headers);
 	struct nsp_policy *policy;
 	struct nsp_grants *grants = grants_of(socket->policy_slot, socket->program, socket->script,
 					      &decision.tag, &policy);
@@ -270,12 +294,15 @@ static __always_inline int judge_unread(struct __sk_buff *skb, u8 direction,
 		return NSP_L7_PASS;
 	if (decision.tag != socket->policy_tag && !turn->headers.listener_grants)
 		return NSP_L7_DROP;
-	count(NSP_COUNTER_L7_OPAQUE);
-	decision.reason = unread_stopped(grants, asked, came_in);
+	if (!served)
+		count(NSP_COUNTER_L7_OPAQUE);
+	decision.reason = unread_stopped(grants, asked, came_in, served);
 	flow_of_packet(skb, direction, &turn->headers, &flow);
 	flow.cookie = bpf_get_socket_cookie(skb);
 	conclude(skb, turn, &flow, &decision, policy, grants->mode);
-	socket->flags &= ~NSP_SOCKET_L7;
+	/* What follows from the same peer is as good or bad; but for DNS, which need not go on. */
+	if (!served)
+		socket->flags &= ~NSP_SOCKET_L7;
 	return decision.verdict != NSP_VERDICT_REFUSED;
 }
 

@@ -351,7 +351,12 @@ static __always_inline int decide_anew(struct __sk_buff *skb, struct nsp_socket 
 		headers->listener_grants = decision.grants;
 	if (decision.reason)
 		tell_verdict(skb, socket, flow, &decision);
-	return decision.verdict == NSP_VERDICT_REFUSED ? NSP_PACKET_DROPPED : NSP_PACKET_ALLOWED;
+	if (decision.verdict == NSP_VERDICT_REFUSED)
+		return NSP_PACKET_DROPPED;
+	/* Sockets that pass no call hook, as ping's, are answered too. */
+	if (flow->direction == NSP_DIRECTION_OUT)
+		socket->flags |= NSP_SOCKET_SENT;
+	return NSP_PACKET_ALLOWED;
 }
 
 /* What came in is the answer to what must have been allowed to go out. */

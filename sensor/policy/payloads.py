@@ -2,8 +2,8 @@
 """What is said on a flow, held against a rule set that lets the flow pass below. Pure.
 
 Order and meaning are those of bpf/dns_policy.h for questions, bpf/l7_rules.h for requests and TLS hellos, and
-of bpf/l7.c for what is not read: of datagrams to other ports than 53 nothing is, nor of DNS over connections
-to them.
+of bpf/l7.c for what is not read: of datagrams nothing is but that they are DNS, at port 53, nor of DNS over
+connections to other ports or to a name server of the workload.
 """
 
 from __future__ import annotations
@@ -73,6 +73,12 @@ def is_to_dns(flow: Flow) -> bool:
     return flow.direction != "in" and flow.remote_port == DNS_PORT and flow.protocol in {TCP, UDP}
 
 
+def is_served_dns(spoken: Spoken) -> bool:
+    """Whether a datagram is a question to a name server of the workload: known as DNS, and no more."""
+    came_in = spoken.direction == layout.IN and spoken.flow.protocol == UDP
+    return came_in and spoken.flow.local_port == DNS_PORT and spoken.payload.protocol == layout.L7_DNS
+
+
 def judge(rules: RuleTries, spoken: Spoken) -> Answer:
     """What one rule set says to a payload."""
     if is_to_dns(spoken.flow):
@@ -80,6 +86,13 @@ def judge(rules: RuleTries, spoken: Spoken) -> Answer:
     if spoken.flow.protocol not in {TCP, UDP} or not rules.direction_flags(spoken.direction) & layout.L7:
         return _passes(spoken, "")
     payload, bits = spoken.payload, rules.rules.l7[spoken.direction]
+    if is_served_dns(spoken):
+        listed = bits & layout.L7_DNS
+        return (
+            _passes(spoken, "dns", "protocols")
+            if listed
+            else _stopped(spoken, layout.REASON_L7_PROTOCOL, "protocols")
+        )
     if spoken.flow.protocol == TCP and payload.protocol == layout.L7_HTTP:
         return _request(rules, spoken, bits)
     if spoken.flow.protocol == TCP and payload.protocol == layout.L7_TLS:

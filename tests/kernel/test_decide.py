@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kernel
 
 # Random policies, each with FLOWS flows; NSP_RANDOM_POLICIES=2000 for a long run.
-POLICIES = int(os.environ.get("NSP_RANDOM_POLICIES", "30"))
+POLICIES = int(os.environ.get("NSP_RANDOM_POLICIES", "120"))
 FLOWS = 20
 RESOLVER = "10.0.0.2"
 SLOT = 900

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kernel
 
 # Random policies, each with SAID payloads; NSP_RANDOM_POLICIES=2000 for a long run.
-POLICIES: Final = int(os.environ.get("NSP_RANDOM_POLICIES", "40"))
+POLICIES: Final = int(os.environ.get("NSP_RANDOM_POLICIES", "300"))
 SAID: Final = 25
 SLOT: Final = 901
 ENCRYPTED_HELLO: Final = 0xFE0D

@@ -27,17 +27,19 @@ from tests.support.profiles import NAME_RULES, NAMES, TCP, UDP, application, lis
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sensor.policy.layers import Direction
     from tests.support.kernel_watch import Watch
 
 pytestmark = pytest.mark.kernel
 
 # Random policies, each with ASKED questions; NSP_RANDOM_POLICIES=2000 for a long run.
-POLICIES: Final = int(os.environ.get("NSP_RANDOM_POLICIES", "30"))
+POLICIES: Final = int(os.environ.get("NSP_RANDOM_POLICIES", "60"))
 ASKED: Final = 15
 WIDE: Final = ".".join(["w" * 63] * 3)
 # As long as rules take, and one byte longer; labels whose length is a character of names too.
 EDGES: Final = [f"{WIDE}.{'e' * length}.example.com" for length in (45, 46)]
 QUESTIONS: Final = NAMES | NAMES.map(str.upper) | st.sampled_from(["", "xexample.com", "_x.b.com", *EDGES])
+SOME_PORT: Final = 40_000
 NO_QUESTION: Final = b"GET / HTTP/1.1\r\n\r\n"
 MODES: Final = st.sampled_from(["ENFORCE", "ENFORCE", "ENFORCE", "ALERT", "IGNORE"])
 # Protocol, server, name; None: what is no question.
@@ -82,8 +84,9 @@ def flow_of(case: Case) -> Flow:
     protocol, server, name = case
     said = Payload(layout.L7_OPAQUE) if name is None else Payload(layout.L7_DNS, name)
     listed = server != STRANGER
-    # A socket that is bound to no port yet sends what no rule for what comes in lets pass.
-    return Flow("out", protocol, to_mapped(server), 53, 0, frozenset(), listed, said)
+    # Some port is taken before the kernel asks, and where anybody may come to it, this may be an answer.
+    way: Direction = "either" if protocol == UDP else "out"
+    return Flow(way, protocol, to_mapped(server), 53, SOME_PORT, frozenset(), listed, said)
 
 
 def passes(lab: NameLab, case: Case) -> bool:
@@ -122,3 +125,37 @@ def test_the_kernel_judges_questions_as_explain_does(
     decisions.govern(several)
     expected = {case: decisions.said(flow_of(case)).outcome != "refused" for case in asked}
     assert {case: passes(names, case) for case in asked} == expected
+
+
+SERVED: Final = "127.7.9.53"
+ANSWER: Final = message("a.example", flags=dns.RESPONSE)
+
+
+@pytest.mark.parametrize("protocols", [["DNS"], ["HTTP"], []])
+@pytest.mark.parametrize("opaque", [False, True])
+@pytest.mark.parametrize("name", ["a.example", None])
+def test_questions_that_come_in_are_dns_and_other_datagrams_opaque(
+    lab: tuple[NameLab, DecisionLab], protocols: list[str], opaque: bool, name: str | None
+) -> None:
+    names, decisions = lab
+    l7 = application(*protocols, opaque=opaque)
+    into = rules("127.0.0.0/8", ports=((UDP, 53, 53),), l7_given=l7)
+    decisions.govern([profile(scope="NODE", default=network(None, into))])
+    said = Payload(layout.L7_OPAQUE) if name is None else Payload(layout.L7_DNS, name)
+    flow = Flow("in", UDP, to_mapped(STRANGER), 53, 53, payload=said)
+    expected = decisions.said(flow).outcome == "allowed"
+    data = NO_QUESTION if name is None else message(name, flags=dns.QUERY)
+    names.client.tell("socket", "serves", socket.AF_INET, socket.SOCK_DGRAM)
+    assert names.client.tell("bind", "serves", SERVED, 53) is None
+    names.server.tell("socket", "asks", socket.AF_INET, socket.SOCK_DGRAM)
+    assert names.server.tell("bind", "asks", STRANGER, 0) is None
+    # Also from port 53, as a name server's answer would come.
+    for peer in ("asks", STRANGER):
+        names.server.tell("sendbytesto", peer, data.hex(), SERVED, 53)
+        arrived = names.client.tell("recvbytes", "serves")
+        assert (arrived[0] == data.hex()) == expected
+        if expected:
+            assert names.client.tell("sendbytesto", "serves", ANSWER.hex(), *arrived[1:]) == len(ANSWER)
+            assert names.server.tell("recvbytes", peer)[0] == ANSWER.hex()
+    names.server.tell("close", "asks")
+    names.client.tell("close", "serves")
