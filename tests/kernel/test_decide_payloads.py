@@ -49,7 +49,7 @@ URIS: Final = (
     f"{LONG}m",
 )
 URI_RULES: Final = ("/", "/a", "/a/b", "/a/../b", "/*", "/a*", "/a/*", "*", LONG, f"{LONG[:-1]}*")
-MODES: Final = st.sampled_from(["ENFORCE", "ENFORCE", "ENFORCE", "ALERT", "IGNORE"])
+MODES: Final = st.sampled_from(["ENFORCE"] * 6 + ["ALERT", "IGNORE"])
 METHODS: Final = st.sampled_from(["GET", "POST", "get", "M" * 15])
 # A host as long as rules take, and one byte longer.
 WIDE: Final = ".".join(["w" * 63] * 3)
@@ -104,7 +104,7 @@ def payloads() -> st.SearchStrategy[Payload]:
     hellos = st.sampled_from(list(HELLOS)).map(
         lambda hello: Payload(layout.L7_TLS, hello[0], encrypted=hello[1])
     )
-    return requests | requests | hellos | st.sampled_from(list(UNREADABLE)).map(Payload)
+    return requests | requests | requests | hellos | hellos | st.sampled_from(list(UNREADABLE)).map(Payload)
 
 
 def on_the_wire(payload: Payload) -> bytes:
@@ -117,18 +117,20 @@ def on_the_wire(payload: Payload) -> bytes:
     return UNREADABLE[payload.protocol]
 
 
-def judged(*, names: bool) -> st.SearchStrategy[dict[str, Any] | None]:
-    """L7Rules."""
-    method = st.sampled_from(["", "GET", "POST", "M" * 15])
-    http = lists(st.fixed_dictionaries({"method": method, "uri": st.sampled_from(URI_RULES)}))
-    protocols = st.lists(st.sampled_from(["DNS", "HTTP", "HTTPS"]), unique=True)
-    return st.none() | st.builds(
+EVERY: Final = ["DNS", "HTTP", "HTTPS"]
+
+
+def judged(*, names: bool) -> st.SearchStrategy[dict[str, Any]]:
+    """L7Rules that compare something, most of the time."""
+    method = st.sampled_from(["", "GET", "GET", "POST", "M" * 15])
+    http = st.fixed_dictionaries({"method": method, "uri": st.sampled_from(URI_RULES)})
+    return st.builds(
         lambda spoken, dns, **more: application(*spoken, dns=dns, **more),
-        protocols,
+        st.sampled_from([EVERY, EVERY, [], ["HTTP"], ["HTTPS"], ["DNS"]]),
         lists(NAME_RULES, 2) if names else st.just([]),
-        http=http,
-        sni=lists(NAME_RULES),
-        opaque=st.booleans(),
+        http=st.lists(http, min_size=1, max_size=3) | st.just([]),
+        sni=st.lists(NAME_RULES, min_size=1, max_size=2) | st.just([]),
+        opaque=st.sampled_from([False, False, True]),
     )
 
 
@@ -142,9 +144,11 @@ def unions(draw: st.DrawFn) -> list[dict[str, Any]]:
         cidrs = (
             (f"{HERE}/32",) if not number else draw(st.sampled_from([("0.0.0.0/0",), (), ("10.0.0.0/8",)]))
         )
-        names = draw(lists(NAME_RULES)) if outgoing else []
-        free = rules("0.0.0.0/0")
-        tried = rules(*cidrs, names=tuple(names), l7_given=draw(judged(names=outgoing)))
+        names = draw(st.just([]) | st.lists(NAME_RULES, min_size=1, max_size=2)) if outgoing else []
+        l7, free = judged(names=outgoing), rules("0.0.0.0/0")
+        tried = rules(
+            *cidrs, names=tuple(names), l7_given=draw(l7 if not number else l7 | l7 | l7 | l7 | st.none())
+        )
         both = network(tried, free) if outgoing else network(free, tried)
         made.append(profile(f"p{number}", scope="NODE", mode=draw(MODES), default=both))
     return made
@@ -174,7 +178,7 @@ def lab(watch: Watch) -> Iterator[tuple[DecisionLab, Talker]]:
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(unions(), st.lists(payloads(), min_size=SAID, max_size=SAID), st.none() | NAMES)
+@given(unions(), st.lists(payloads(), min_size=SAID, max_size=SAID, unique=True), st.none() | NAMES)
 def test_the_kernel_judges_what_is_said_as_explain_does(
     lab: tuple[DecisionLab, Talker],
     several: list[dict[str, Any]],
