@@ -138,12 +138,17 @@ def _with(asked: Asked, said: _Said | None) -> Asked:
 
 
 def _question(options: Options) -> Iterator[Asked]:
-    """A DNS question: to a listed resolver, or to the server that --to says."""
+    """A DNS question: to a listed resolver, to the server that --to says, or to one of the workload's own."""
     name = options.ask if options.ask == "." else _name("--ask", options.ask)
-    if options.source or options.listen:
-        raise _misused("--ask is a question that goes out", "leave --from and --listen out")
-    if not options.to:
+    if options.source:
+        port, payload = options.port or DNS_PORT, Payload(layout.L7_DNS, name)
+        flow = Flow("in", UDP, _address("--from", options.source), local_port=port, payload=payload)
+        yield Asked(f"question for {name} from {options.source} to port {port} here", flow)
+    if options.listen:
+        raise _misused("--ask needs no --listen", "leave it out")
+    if not options.to and not options.source:
         yield _to_resolver(name)
+    if not options.to:
         return
     host, port = _host_and_port(options.to, UDP)
     if not _is_address(host) or port != DNS_PORT:
