@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from schemas.addresses import to_mapped
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kernel
 
 # Random policies, each with FLOWS flows; NSP_RANDOM_POLICIES=2000 for a long run.
+# The answer names what differs; smaller policies would take minutes to find.
+WITHOUT_SHRINKING = (Phase.explicit, Phase.generate)
 POLICIES = int(os.environ.get("NSP_RANDOM_POLICIES", "120"))
 FLOWS = 20
 RESOLVER = "10.0.0.2"
@@ -166,6 +168,7 @@ def unions() -> st.SearchStrategy[list[dict[str, Any]]]:
     max_examples=POLICIES,
     deadline=None,
     derandomize=True,
+    phases=WITHOUT_SHRINKING,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(

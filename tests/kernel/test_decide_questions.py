@@ -12,7 +12,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from schemas.addresses import to_mapped
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kernel
 
 # Random policies, each with ASKED questions; NSP_RANDOM_POLICIES=2000 for a long run.
+# The answer names what differs; smaller policies would take minutes to find.
+WITHOUT_SHRINKING = (Phase.explicit, Phase.generate)
 POLICIES: Final = int(os.environ.get("NSP_RANDOM_POLICIES", "60"))
 ASKED: Final = 15
 WIDE: Final = ".".join(["w" * 63] * 3)
@@ -115,6 +117,7 @@ def lab(watch: Watch) -> Iterator[tuple[NameLab, DecisionLab]]:
     max_examples=POLICIES,
     deadline=None,
     derandomize=True,
+    phases=WITHOUT_SHRINKING,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(unions(), st.lists(cases(), min_size=ASKED, max_size=ASKED, unique=True))
