@@ -164,13 +164,13 @@ def flows(payload: Payload, learned: frozenset[str]) -> list[Flow]:
     ]
 
 
-# Where no name led to the address, the host may be one that may only be asked for.
-ASKED_ONLY: Final = profile(
-    scope="NODE",
-    default=network(
-        rules(f"{HERE}/32", names=("*.example.com",), l7_given=application(dns=["b.com"])),
-        rules("0.0.0.0/0"),
-    ),
+# A host may be a TLS server name; where no name led to the address, also one that may only be asked for.
+ASKED_ONLY, SERVER_NAMED = (
+    profile(
+        scope="NODE",
+        default=network(rules(f"{HERE}/32", names=("*.example.com",), l7_given=l7), rules("0.0.0.0/0")),
+    )
+    for l7 in (application(dns=["b.com"]), application(sni=["b.com"]))
 )
 HOST_ASKED: Final = [
     Payload(layout.L7_HTTP, method="GET", uri="/", host=host)
@@ -198,6 +198,7 @@ def lab(watch: Watch) -> Iterator[tuple[DecisionLab, Talker]]:
 @given(unions(), st.lists(payloads(), min_size=SAID, max_size=SAID, unique=True), st.none() | NAMES)
 @example([ASKED_ONLY], HOST_ASKED, "www.example.com")
 @example([ASKED_ONLY], HOST_ASKED, "example.org")
+@example([SERVER_NAMED], HOST_ASKED, "www.example.com")
 def test_the_kernel_judges_what_is_said_as_explain_does(
     lab: tuple[DecisionLab, Talker],
     several: list[dict[str, Any]],
