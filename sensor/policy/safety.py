@@ -20,7 +20,8 @@ from schemas.addresses import to_text
 from sensor.policy import layout
 from sensor.policy.decide import decide
 from sensor.policy.errors import PolicyRefused
-from sensor.policy.layers import DNS_PORT, PROTOCOL_NAMES, TCP, UDP, Direction, Flow, Payload, RuleTries
+from sensor.policy.layers import DNS_PORT, PROTOCOL_NAMES, TCP, UDP, Direction, Flow, RuleTries
+from sensor.policy.payloads import Payload
 from sensor.policy.policy import Selection, union_of
 from sensor.policy.prefixes import cidr_prefix
 from sensor.policy.profile import Program
