@@ -187,6 +187,8 @@ static __always_inline int decide_by_profile(const struct nsp_governed *who,
 	if (decision->reason && is_beyond_profiles(process, flow, which))
 		decision->reason = NSP_REASON_NONE;
 	apply_mode(decision, policy, grants->mode);
+	/* Read anew, so that the verifier forgets by which of many ways it came to be. */
+	bpf_probe_read_kernel(decision, sizeof(*decision), decision);
 	return 1;
 }
 

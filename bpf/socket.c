@@ -96,19 +96,19 @@ static __always_inline int refusal_is_new(struct nsp_socket *socket,
 
 /* Makes the caller the owner. True when the call is an event. */
 static __always_inline int take_socket(struct nsp_socket *socket, const struct nsp_caller *caller,
-				       const struct nsp_flow_event *flow, int bound)
+				       const struct nsp_flow_event *flow, u16 hook, int bound)
 {
-	int reported = flow->hook == NSP_EVENT_CONNECT;
+	int reported = hook == NSP_EVENT_CONNECT;
 
 	if (!socket)
 		return flow->hook != NSP_EVENT_BIND;
 	/* A bind of what is bound will fail: it must not make the caller the owner of a service. */
-	if (flow->hook == NSP_EVENT_BIND && bound)
+	if (hook == NSP_EVENT_BIND && bound)
 		return 0;
 	own_socket(socket, caller);
-	if (flow->hook == NSP_EVENT_BIND)
+	if (hook == NSP_EVENT_BIND)
 		return 0;
-	if (flow->hook == NSP_EVENT_CONNECT) {
+	if (hook == NSP_EVENT_CONNECT) {
 		socket->since_ns = bpf_ktime_get_boot_ns();
 		socket->direction = NSP_DIRECTION_OUT;
 		socket->flags &= ~NSP_SOCKET_LISTENER; /* it may have been one */
@@ -125,7 +125,7 @@ static __always_inline int take_socket(struct nsp_socket *socket, const struct n
 /* Returns 1 when the profile of the caller speaks against the call; flow says why. */
 static __always_inline int profile_objects(const struct nsp_caller *caller,
 					   struct nsp_socket *socket, struct nsp_flow_event *flow,
-					   int *report)
+					   u16 hook, int *report)
 {
 	struct nsp_decision decision = {};
 	u64 tag = policy_tag(caller->governed.slot);
@@ -133,18 +133,18 @@ static __always_inline int profile_objects(const struct nsp_caller *caller,
 
 	if (!tag)
 		return 0;
-	if (flow->hook == NSP_EVENT_BIND) {
+	if (hook == NSP_EVENT_BIND) {
 		if (!flow->local_port)
 			return 0;
 		decide_socket_by_profile(&caller->governed, &caller->key, 0, flow, &decision);
 	} else {
 		/* A connect begins a connection, of which nothing was said yet. */
-		if (flow->hook == NSP_EVENT_SENDMSG && socket &&
+		if (hook == NSP_EVENT_SENDMSG && socket &&
 		    is_decided(socket, &caller->governed, flow, tag)) {
 			flow->verdict = socket->verdict;
 			return 0;
 		}
-		if (flow->hook == NSP_EVENT_SENDMSG && flow->local_port)
+		if (hook == NSP_EVENT_SENDMSG && flow->local_port)
 			which = NSP_FLOW_EITHER;
 		decide_by_profile(&caller->governed, &caller->key, flow, which, &decision);
 		if (socket)
@@ -181,12 +181,12 @@ static __always_inline int decide_call(struct bpf_sock_addr *ctx, u32 family, u1
 		refuse_flow(&flow, refused_by);
 		report = refuse_call(refused_by);
 	} else {
-		refused = profile_objects(&caller, socket, &flow, &report);
+		refused = profile_objects(&caller, socket, &flow, hook, &report);
 	}
 	if (refused)
 		reported = report && refusal_is_new(socket, &flow);
 	else
-		reported = take_socket(socket, &caller, &flow, ctx->sk->src_port != 0) ||
+		reported = take_socket(socket, &caller, &flow, hook, ctx->sk->src_port != 0) ||
 			   (flow.reason && report);
 	if (reported)
 		emit_flow(&flow, hook, &caller.key, caller.cgroup_id, caller.tid);
