@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 import time
 from contextlib import ExitStack
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from sensor.kernel.hooks import Hook
 
 _CLONE_NEWNET: Final = 0x40000000
+_PR_SET_PDEATHSIG: Final = 1
 _VETH: Final = "veth"
 # A device for shaping what comes in: what it sends was met before.
 _IFB: Final = "ifb"
@@ -74,6 +76,14 @@ def enter(fd: int) -> None:
     if _LIBC.setns(fd, _CLONE_NEWNET):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), "setns")
+
+
+def end_with_parent() -> None:
+    """Be killed when the sensor is: the next one starts a child of its own, and two must not work at once.
+
+    Being killed in the middle is harmless, as it is for one that hangs.
+    """
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def look_into(request: AttachRequest, reply: AttachReply, stack: ExitStack) -> list[Entered]:
@@ -255,6 +265,7 @@ def run(request: AttachRequest) -> AttachReply:
 
 def main() -> None:
     """Serve one request and end."""
+    end_with_parent()
     request = AttachRequest.from_bytes(sys.stdin.buffer.read())
     try:
         reply = run(request)

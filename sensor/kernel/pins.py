@@ -157,12 +157,17 @@ def is_filter(name: str) -> bool:
 def _remove(path: Path, kind: str) -> None:
     if kind == "links" or (kind == "interfaces" and not is_filter(path.name)):
         _detach(str(path))
-    path.unlink()
+    path.unlink(missing_ok=True)
 
 
 def _detach(path: str) -> None:
     """Detach a link now: dropping its last reference would do so at some later time."""
-    fd = bpf.obj_get(path)
+    try:
+        fd = bpf.obj_get(path)
+    except BpfCallError as error:
+        if error.errno == errno.ENOENT:
+            return  # somebody else removed it: a child that was still at work
+        raise
     try:
         info = bpf.link_info(fd)
         if info.cgroup_id or info.ifindex:
