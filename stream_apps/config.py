@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from stream_apps.config_sections import Correlate, Detect, Kafka, Respond, Section, Service, Signing
+from stream_apps.config_basis import Section
+from stream_apps.config_sections import Correlate, Detect, Kafka, Respond, Service, Signing
 from stream_apps.errors import ConfigError
 
 if TYPE_CHECKING:

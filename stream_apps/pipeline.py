@@ -25,6 +25,8 @@ from stream_apps.correlate.pods import PodTable
 from stream_apps.correlate.view import BatchView
 from stream_apps.detect.alerts import build_alert, describe
 from stream_apps.detect.findings import Findings
+from stream_apps.detect.observers import build_observers
+from stream_apps.detect.observing import Observing
 from stream_apps.detect.registry import build_detectors
 from stream_apps.detect.scene import Scene
 from stream_apps.detect.suppression import Suppression
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     from stream_apps.config import StreamConfig
     from stream_apps.correlate.order import Event
+    from stream_apps.detect.baseline import Baseline
     from stream_apps.detect.findings import Finding
     from stream_apps.detect.rule import Detector, Suspect
     from stream_apps.errors import Stage
@@ -92,7 +95,11 @@ class Pipeline:
     """
 
     def __init__(
-        self, config: StreamConfig, pods: PodTable | None = None, desk: ProfileDesk | None = None
+        self,
+        config: StreamConfig,
+        pods: PodTable | None = None,
+        desk: ProfileDesk | None = None,
+        baseline: Baseline | None = None,
     ) -> None:
         self.ledger = LossLedger()
         self._pods = pods if pods is not None else PodTable()
@@ -102,6 +109,7 @@ class Pipeline:
         self._names = assembly.build_names(config.correlate)
         self._ordering = Ordering()
         self._detectors = build_detectors(config.detect, self._desk)
+        self._observing = Observing(build_observers(config.detect, baseline))
         self._suppression = Suppression(config.detect.repeat_after_s * assembly.NS_PER_S)
         self._states = DesiredStates()
         self._responder, self._limits = assembly.build_responder(config, self._states)
@@ -159,6 +167,7 @@ class Pipeline:
         return {
             **self._counts,
             **self._desk.metrics(),
+            **self._observing.metrics(),
             ("correlate", "events_unaccounted"): totals.unaccounted,
             ("correlate", "events_lost"): totals.lost,
             ("correlate", "names_workload_evicted"): self._names.evicted_workloads,
@@ -197,6 +206,8 @@ class Pipeline:
         offset_ns = scene.view.wall_offset_ns
         learn = self._names.learn
         images = len(workload_ids)
+        observed = self._observing.kinds
+        self._observing.begin(scene)
         for number, (kind, event) in enumerate(events):
             try:
                 process = event["process"]
@@ -207,6 +218,8 @@ class Pipeline:
                 table = table_of(kind)
                 if table is not None and process in table:
                     self._judge(scene, table[process], (kind, event), findings)
+                if kind in observed:
+                    self._observe(scene, (kind, event), findings, outcome)
             except Exception as error:  # noqa: BLE001 - one bad event; the rest are processed
                 place = f"events[{number}] {kind} at {_position(event)}"
                 stage: Stage = "correlate" if kind == DNS_ANSWER else "detect"
@@ -222,6 +235,16 @@ class Pipeline:
             sighting = detector.judge(scene, suspect, kind, event)
             if sighting is not None:
                 findings.add(scene, detector.rule, suspect, sighting, place)
+
+    def _observe(self, scene: Scene, place: Event, findings: Findings, outcome: Outcome) -> None:
+        kind, event = place
+
+        def report(rule_id: str, error: Exception) -> None:
+            where = f"{rule_id} {kind} at {_position(event)}"
+            self._report(outcome, EventError("detect", where, _words(error)))
+
+        for rule, suspect, sighting in self._observing.see(kind, event["process"], event, report):
+            findings.add(scene, rule, suspect, sighting, place)
 
     def _respond(self, scene: Scene, findings: Findings, now_ns: int, outcome: Outcome) -> None:
         for finding in findings.in_order():

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All observers, and the exclusions each comes with.
+
+Input: the ``detect`` section of the configuration, and what was learned of workloads, if anything. Output:
+the observers that run. A new one is entered in :func:`build_observers` and gets a field in
+``stream_apps.detector_sections.StatefulDetect``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from stream_apps.detect import metadata_service, mining
+from stream_apps.detect.exclusions import Exclusion
+from stream_apps.detect.registry import exclusions_of
+
+if TYPE_CHECKING:
+    from stream_apps.config_sections import Detect
+    from stream_apps.detect.baseline import Baseline
+    from stream_apps.detect.observer import Observer
+
+OBSERVER_IDS: Final = (
+    metadata_service.RULE.id,
+    mining.RULE.id,
+)
+
+NAME_SERVERS: Final = Exclusion(
+    reason="name servers forward what others ask; who asked is judged where it asks",
+    actors=(
+        "*/coredns", "*/dnsmasq", "*/unbound", "*/named", "*/systemd-resolved", "*/pdns_recursor",
+        "*/kresd", "*/node-cache", "*/dnsdist", "*/k8s-dns-*", "*/kube-dns", "*/nscd", "*/sssd_be",
+        "*/AdGuardHome", "*/pihole-FTL",
+    ),
+)  # fmt: skip
+_CLOUD_AGENTS: Final = Exclusion(
+    reason="the cloud's own agents configure the machine by its metadata",
+    workloads=(
+        "host/*cloud-*.service", "host/*google-*.service", "host/*walinuxagent.service",
+        "host/*amazon-*.service", "host/*ec2-*.service", "host/*oracle-cloud-agent*.service",
+        "host/*aliyun.service", "host/*kubelet.service",
+    ),
+)  # fmt: skip
+
+
+def build_observers(config: Detect, baseline: Baseline | None = None) -> list[Observer]:
+    """The observers a configuration wants, in the order in which they see an event."""
+    found: list[Observer] = []
+    metadata = config.metadata_service
+    if metadata.enabled:
+        found.append(
+            metadata_service.MetadataService(
+                exclusions_of(metadata, (_CLOUD_AGENTS,)), metadata.severity,
+                addresses=metadata.addresses, names=metadata.names, baseline=baseline,
+            )
+        )  # fmt: skip
+    pool = config.mining
+    if pool.enabled:
+        exclusions = exclusions_of(pool, (NAME_SERVERS,))
+        found.append(mining.Mining(exclusions, pool.severity, ports=pool.ports, pools=pool.pools))
+    return found

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration of the detectors that remember, with what each field means and where its default is from.
+
+Part of :class:`stream_apps.config_sections.Detect`. The descriptions are the documentation, as there.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from stream_apps.config_basis import RuleItem, Section, Texts
+from stream_apps.detect import metadata_service, mining
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class MetadataServiceItem(RuleItem):
+    """nsp.metadata-service."""
+
+    addresses: Texts = metadata_service.ADDRESSES
+    """Addresses of metadata services."""
+    names: Texts = metadata_service.NAMES
+    """Their names, lower case."""
+
+
+class MiningItem(RuleItem):
+    """nsp.mining."""
+
+    ports: tuple[Port, ...] = mining.PORTS
+    """Ports that nothing but pools uses."""
+    pools: Texts = mining.POOLS
+    """Registered domains of pools, lower case; what is below them counts too."""
+
+
+class StatefulDetect(Section):
+    """The detectors that look at all events and remember."""
+
+    metadata_service: MetadataServiceItem = Field(default=MetadataServiceItem(), alias="nsp.metadata-service")
+    """An unexpected process asks the cloud's metadata service."""
+    mining: MiningItem = Field(default=MiningItem(), alias="nsp.mining")
+    """A program mines for a pool."""

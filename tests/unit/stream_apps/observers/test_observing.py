@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all observers share: configuration, errors that stay theirs, bounds, networks."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_apps.config import StreamConfig, json_schema
+from stream_apps.detect.bounded import Bounded
+from stream_apps.detect.networks import NOT_PUBLIC, Networks
+from stream_apps.detect.observers import OBSERVER_IDS, build_observers
+from stream_apps.detect.observing import Observing
+from tests.support.batches import Node
+from tests.support.stream import pipeline, rules
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def test_every_observer_has_a_place_in_the_configuration() -> None:
+    names: dict[str, Any] = json_schema()["$defs"]["Detect"]["properties"]
+    assert set(OBSERVER_IDS) < set(names)
+    assert [each.rule.id for each in build_observers(StreamConfig().detect)] == list(OBSERVER_IDS)
+
+
+def test_an_observer_that_fails_is_reported_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream_apps.detect.mining.Mining._is_pool", lambda *_: 1 / 0)
+    node = Node()
+    tool = node.spawn(node.service("/usr/sbin/nginx"), "/usr/bin/curl")
+    node.ask(tool, "metadata.google.internal")
+    outcome = pipeline().process(node.batch(), node.wall_ns)
+    assert {rule for rule, _ in rules(outcome)} == {"nsp.rce-egress", "nsp.metadata-service"}
+    [error] = outcome.errors
+    assert error.place.startswith("nsp.mining nsp.DnsQuestion at ")
+
+
+def test_the_same_input_gives_the_same_alerts() -> None:
+    node = Node()
+    tool = node.spawn(node.service("/usr/sbin/nginx"), "/usr/bin/curl")
+    node.connect(tool, "169.254.169.254", 80)
+    batch = node.batch()
+    first, again = (pipeline().process(batch, node.wall_ns).alerts for _ in range(2))
+    assert first
+    assert [each["id"] for each in first] == [each["id"] for each in again]
+
+
+def test_figures_are_named_after_their_rule() -> None:
+    assert all(stage == "detect" for stage, _ in Observing(build_observers(StreamConfig().detect)).metrics())
+
+
+@given(st.lists(st.integers(0, 30), max_size=200), st.integers(1, 10))
+def test_memory_is_bounded_and_what_is_forgotten_is_counted(keys: list[int], most: int) -> None:
+    table: Bounded[int, list[int]] = Bounded(most, list)
+    made = 0
+    for key in keys:
+        made += key not in table
+        table.at(key).append(key)
+        assert len(table) <= most
+        assert key in table
+    assert made - table.evicted == len(table)
+
+
+def test_what_is_used_is_kept() -> None:
+    table: Bounded[int, list[int]] = Bounded(2, list)
+    table.at(1)
+    table.at(2)
+    table.at(1)
+    table.at(3)
+    assert (1 in table, 2 in table, 3 in table) == (True, False, True)
+
+
+@given(st.ip_addresses())
+def test_networks_agree_with_the_standard_library(address: Any) -> None:
+    networks = Networks(NOT_PUBLIC)
+    reference = any(
+        ip_address(address) in ip_network(each)
+        for each in NOT_PUBLIC
+        if ip_network(each).version == address.version
+    )
+    assert (str(address) in networks) == reference
+
+
+def test_what_is_no_address_is_in_no_network() -> None:
+    assert "" not in Networks(NOT_PUBLIC)
+    assert "10.1.2" not in Networks(NOT_PUBLIC)
+    assert "fe80::1%eth0" in Networks(NOT_PUBLIC)
