@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from stream_apps.config_basis import RuleItem, Section, Texts
-from stream_apps.detect import metadata_service, mining
+from stream_apps.detect import dropped_program, metadata_service, mining
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -34,6 +34,13 @@ class MiningItem(RuleItem):
     """Registered domains of pools, lower case; what is below them counts too."""
 
 
+class DroppedProgramItem(RuleItem):
+    """nsp.dropped-program."""
+
+    within_s: Annotated[int, Field(ge=1, le=86_400)] = dropped_program.WITHIN_S
+    """How long after its download a file that is executed counts as staged."""
+
+
 class StatefulDetect(Section):
     """The detectors that look at all events and remember."""
 
@@ -41,3 +48,5 @@ class StatefulDetect(Section):
     """An unexpected process asks the cloud's metadata service."""
     mining: MiningItem = Field(default=MiningItem(), alias="nsp.mining")
     """A program mines for a pool."""
+    dropped_program: DroppedProgramItem = Field(default=DroppedProgramItem(), alias="nsp.dropped-program")
+    """A program that nobody installed uses the network."""

@@ -68,7 +68,7 @@ def dropped_from(image: Mapping[str, Any]) -> str:
     if path.startswith(_MEMFD):
         return "from memory (memfd)"
     if path.startswith(WRITABLE):
-        return f"from {path[: path.index('/', 1)]}" if not path.startswith("/dev/shm/") else "from /dev/shm"  # noqa: S108
+        return next(f"from {each[:-1]}" for each in WRITABLE if path.startswith(each))
     if image["deleted"] and image["origin"] == "EXEC" and path:
         return "from a file that was already deleted"
     return ""

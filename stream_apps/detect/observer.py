@@ -102,7 +102,7 @@ class Observer:
     def blame(self, frame: Frame, index: int, event: Mapping[str, Any], sighting: Sighting) -> Suspect | None:
         """Who did what was seen; None when that is excluded."""
         scene = frame.scene
-        suspect = suspect_of(scene, index)
+        suspect = self.suspect(frame, index)
         remaining = apply_exclusions(scene, suspect, self._exclusions)
         if not remaining:
             return None if remaining is None else suspect
@@ -113,6 +113,10 @@ class Observer:
             known = scene.name_behind(index, destination.address, event["ktime_ns"])
             address, name = destination.address, known.name if known and known.trusted else None
         return None if any(each.covers_destination(address, name) for each in remaining) else suspect
+
+    def suspect(self, frame: Frame, index: int) -> Suspect:
+        """Who is behind an image's deed, and what would be cut for it."""
+        return suspect_of(frame.scene, index)
 
     @staticmethod
     def trusts_names(frame: Frame, event: Mapping[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from stream_apps.detect import metadata_service, mining
+from stream_apps.detect import dropped_program, metadata_service, mining
 from stream_apps.detect.exclusions import Exclusion
 from stream_apps.detect.registry import exclusions_of
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 OBSERVER_IDS: Final = (
     metadata_service.RULE.id,
     mining.RULE.id,
+    dropped_program.RULE.id,
 )
 
 NAME_SERVERS: Final = Exclusion(
@@ -32,6 +33,9 @@ NAME_SERVERS: Final = Exclusion(
         "*/AdGuardHome", "*/pihole-FTL",
     ),
 )  # fmt: skip
+_TEST_RUNS: Final = Exclusion(
+    reason="go builds tests in /tmp and runs them there", launchers=("*/go/bin/go", "/usr/bin/go")
+)
 _CLOUD_AGENTS: Final = Exclusion(
     reason="the cloud's own agents configure the machine by its metadata",
     workloads=(
@@ -57,4 +61,8 @@ def build_observers(config: Detect, baseline: Baseline | None = None) -> list[Ob
     if pool.enabled:
         exclusions = exclusions_of(pool, (NAME_SERVERS,))
         found.append(mining.Mining(exclusions, pool.severity, ports=pool.ports, pools=pool.pools))
+    dropped = config.dropped_program
+    if dropped.enabled:
+        exclusions = exclusions_of(dropped, (_TEST_RUNS,))
+        found.append(dropped_program.DroppedProgram(exclusions, dropped.severity, within_s=dropped.within_s))
     return found
