@@ -10,8 +10,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stream_apps.config_basis import RuleItem, Section, Texts
-from stream_apps.detect import dropped_program, metadata_service, mining
+from stream_apps.config_basis import Network, RuleItem, Section, Texts
+from stream_apps.detect import dropped_program, metadata_service, mining, networks, unresolved_address
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -41,6 +41,18 @@ class DroppedProgramItem(RuleItem):
     """How long after its download a file that is executed counts as staged."""
 
 
+class UnresolvedAddressItem(RuleItem):
+    """nsp.unresolved-address."""
+
+    ignored_networks: tuple[Network, ...] = networks.NOT_PUBLIC
+    """Networks in which nobody needs a name; a list given replaces the default, which is all that is not
+    public."""
+    ignored_ports: tuple[Port, ...] = unresolved_address.IGNORED_PORTS
+    """Ports of services that are configured by address."""
+    settle_s: Annotated[int, Field(ge=0, le=604_800)] = unresolved_address.SETTLE_S
+    """How long what a program contacts that was there before is learned instead of told."""
+
+
 class StatefulDetect(Section):
     """The detectors that look at all events and remember."""
 
@@ -50,3 +62,7 @@ class StatefulDetect(Section):
     """A program mines for a pool."""
     dropped_program: DroppedProgramItem = Field(default=DroppedProgramItem(), alias="nsp.dropped-program")
     """A program that nobody installed uses the network."""
+    unresolved_address: UnresolvedAddressItem = Field(
+        default=UnresolvedAddressItem(), alias="nsp.unresolved-address"
+    )
+    """A connection to an address that no name server gave."""

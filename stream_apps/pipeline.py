@@ -207,7 +207,7 @@ class Pipeline:
         learn = self._names.learn
         images = len(workload_ids)
         observed = self._observing.kinds
-        self._observing.begin(scene)
+        self._observing.begin(scene, events[0][1]["ktime_ns"] if events else 0)
         for number, (kind, event) in enumerate(events):
             try:
                 process = event["process"]

@@ -56,6 +56,10 @@ class Frame:
         view = self.scene.view
         return view.workloads[view.workload_of[index]]["kind"] in _CONTAINED
 
+    def pool(self, index: int) -> str:
+        """Who shares a resolver's answers with an image: its pod or container, or the whole host."""
+        return self.workload_ids[index] if self.contained(index) else f"host/{self.scene.view.node}"
+
     def once(self, name: str, index: int, make: Callable[[Scene, int], Any]) -> Any:
         """What a function says of an image, asked once a batch; ``name`` is the function's own."""
         key = name, index
@@ -82,6 +86,9 @@ class Observer:
     ) -> None:
         self.rule = replace(rule, severity=severity) if severity else rule
         self._exclusions = tuple(exclusions)
+
+    def begin(self, frame: Frame, first_ns: int) -> None:
+        """Take up a batch; ``first_ns`` is the wall time of its first event."""
 
     def handlers(self) -> Mapping[str, Handler]:
         """By record name, what sees each event."""

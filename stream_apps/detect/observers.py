@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from stream_apps.detect import dropped_program, metadata_service, mining
+from stream_apps.detect import dropped_program, metadata_service, mining, unresolved_address
 from stream_apps.detect.exclusions import Exclusion
 from stream_apps.detect.registry import exclusions_of
 
@@ -23,6 +23,7 @@ OBSERVER_IDS: Final = (
     metadata_service.RULE.id,
     mining.RULE.id,
     dropped_program.RULE.id,
+    unresolved_address.RULE.id,
 )
 
 NAME_SERVERS: Final = Exclusion(
@@ -65,4 +66,13 @@ def build_observers(config: Detect, baseline: Baseline | None = None) -> list[Ob
     if dropped.enabled:
         exclusions = exclusions_of(dropped, (_TEST_RUNS,))
         found.append(dropped_program.DroppedProgram(exclusions, dropped.severity, within_s=dropped.within_s))
+    unresolved = config.unresolved_address
+    if unresolved.enabled:
+        found.append(
+            unresolved_address.UnresolvedAddress(
+                exclusions_of(unresolved, ()), unresolved.severity,
+                ignored_networks=unresolved.ignored_networks, ignored_ports=unresolved.ignored_ports,
+                settle_s=unresolved.settle_s,
+            )
+        )  # fmt: skip
     return found

@@ -39,10 +39,12 @@ class Observing:
         self._met: set[tuple[str, int, str, int]] = set()
         self._frame: Frame | None = None
 
-    def begin(self, scene: Scene) -> None:
-        """Take up a batch."""
-        self._frame = Frame(scene)
+    def begin(self, scene: Scene, first_boot_ns: int) -> None:
+        """Take up a batch, whose first event is of that time."""
+        self._frame = frame = Frame(scene)
         self._met = set()
+        for each in self._observers:
+            each.begin(frame, first_boot_ns + frame.offset_ns)
 
     def see(
         self, kind: str, process: int, event: Mapping[str, Any], report: Callable[[str, Exception], None]

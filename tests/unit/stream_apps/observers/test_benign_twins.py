@@ -11,7 +11,7 @@ from stream_apps.correlate.pods import PodTable
 from stream_apps.pipeline import Pipeline
 from tests.support.batches import Node, pod_record
 from tests.support.benign import TWINS
-from tests.support.stream import config
+from tests.support.stream import whole_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ def test_what_goes_on_all_day_is_no_alert(life: Callable[[Node], Iterator[None]]
     pods = PodTable()
     pods.put(pod_record())
     pods.put(pod_record(uid="another", name="other", owner_name="other", ips=["10.1.2.7"], containers=[]))
-    through = Pipeline(config(), pods)
+    through = Pipeline(whole_config(), pods)
     node = Node()
     told = []
     for _ in life(node):

