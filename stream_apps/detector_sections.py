@@ -11,7 +11,14 @@ from typing import Annotated
 from pydantic import Field
 
 from stream_apps.config_basis import Network, RuleItem, Section, Texts
-from stream_apps.detect import dropped_program, metadata_service, mining, networks, unresolved_address
+from stream_apps.detect import (
+    dropped_program,
+    metadata_service,
+    mining,
+    networks,
+    port_scan,
+    unresolved_address,
+)
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -53,6 +60,22 @@ class UnresolvedAddressItem(RuleItem):
     """How long what a program contacts that was there before is learned instead of told."""
 
 
+_SCAN = port_scan.ScanLimits()
+
+
+class PortScanItem(RuleItem):
+    """nsp.port-scan."""
+
+    ports: Annotated[int, Field(ge=2, le=1024)] = _SCAN.ports
+    """Distinct ports of one host at which a workload failed within the window. Zeek's scan.zeek has 15."""
+    hosts: Annotated[int, Field(ge=2, le=1024)] = _SCAN.hosts
+    """Distinct hosts at whose one port a workload failed. Zeek's scan.zeek has 25."""
+    datagram_ports: Annotated[int, Field(ge=2, le=1024)] = _SCAN.datagram_ports
+    """Distinct ports of one host to which datagrams went, whose outcome nobody sees. Elastic has 100."""
+    window_s: Annotated[int, Field(ge=1, le=86_400)] = _SCAN.window_s
+    """The window. Zeek's scan.zeek has 5 minutes; a longer one finds slower scans."""
+
+
 class StatefulDetect(Section):
     """The detectors that look at all events and remember."""
 
@@ -66,3 +89,5 @@ class StatefulDetect(Section):
         default=UnresolvedAddressItem(), alias="nsp.unresolved-address"
     )
     """A connection to an address that no name server gave."""
+    port_scan: PortScanItem = Field(default=PortScanItem(), alias="nsp.port-scan")
+    """A workload looks for open ports."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from stream_apps.detect import dropped_program, metadata_service, mining, unresolved_address
+from stream_apps.detect import dropped_program, metadata_service, mining, port_scan, unresolved_address
 from stream_apps.detect.exclusions import Exclusion
 from stream_apps.detect.registry import exclusions_of
 
@@ -24,6 +24,7 @@ OBSERVER_IDS: Final = (
     mining.RULE.id,
     dropped_program.RULE.id,
     unresolved_address.RULE.id,
+    port_scan.RULE.id,
 )
 
 NAME_SERVERS: Final = Exclusion(
@@ -75,4 +76,8 @@ def build_observers(config: Detect, baseline: Baseline | None = None) -> list[Ob
                 settle_s=unresolved.settle_s,
             )
         )  # fmt: skip
+    scan = config.port_scan
+    if scan.enabled:
+        limits = port_scan.ScanLimits(scan.ports, scan.hosts, scan.datagram_ports, scan.window_s)
+        found.append(port_scan.PortScan(exclusions_of(scan, ()), scan.severity, limits))
     return found
