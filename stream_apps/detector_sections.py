@@ -12,6 +12,7 @@ from pydantic import Field
 
 from stream_apps.config_basis import Network, RuleItem, Section, Texts
 from stream_apps.detect import (
+    dns_tunnel,
     dropped_program,
     metadata_service,
     mining,
@@ -76,6 +77,29 @@ class PortScanItem(RuleItem):
     """The window. Zeek's scan.zeek has 5 minutes; a longer one finds slower scans."""
 
 
+_TUNNEL = dns_tunnel.TunnelLimits()
+
+
+class DnsTunnelItem(RuleItem):
+    """nsp.dns-tunnel."""
+
+    names: Annotated[int, Field(ge=10, le=1000)] = _TUNNEL.names
+    """Distinct names below one domain, of one workload in a day, from which on what they carry is judged.
+    RITA's lowest band is 100; its further ones, 500, 800 and 1000, are fixed and raise the severity."""
+    information_bytes: Annotated[int, Field(ge=0, le=1_000_000)] = _TUNNEL.information_bytes
+    """What the names can carry at least, by their compressed size. Paxson et al. 2013 bound it at 4 KiB a
+    day."""
+    long_name_bytes: Annotated[int, Field(ge=1, le=253)] = _TUNNEL.long_name_bytes
+    """A name below its domain that is longer is long. Zeek's anomalous-dns has 90."""
+    long_names: Annotated[int, Field(ge=1, le=1000)] = _TUNNEL.long_names
+    """Distinct long names that are a tunnel by themselves."""
+    odd_names: Annotated[int, Field(ge=0, le=1000)] = _TUNNEL.odd_names
+    """More distinct names than this, asked by the types NULL or 65399, are a tunnel. Zeek has 8."""
+    ignored_domains: Texts = dns_tunnel.IGNORED_DOMAINS
+    """Registered domains that are asked many names for good reason (block lists, virus scanners), where a
+    private or trusted resolver is asked."""
+
+
 class StatefulDetect(Section):
     """The detectors that look at all events and remember."""
 
@@ -91,3 +115,5 @@ class StatefulDetect(Section):
     """A connection to an address that no name server gave."""
     port_scan: PortScanItem = Field(default=PortScanItem(), alias="nsp.port-scan")
     """A workload looks for open ports."""
+    dns_tunnel: DnsTunnelItem = Field(default=DnsTunnelItem(), alias="nsp.dns-tunnel")
+    """A workload carries data in DNS questions."""

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterable
 
 K = TypeVar("K", bound="Hashable")
 V = TypeVar("V")
@@ -20,14 +20,20 @@ V = TypeVar("V")
 class Bounded(Generic[K, V]):
     """At most so many entries.
 
+    Args:
+        most: How many.
+        make: Makes an entry.
+        gone: Told of each entry that is forgotten because of the bound.
+
     Attributes:
         evicted: Entries forgotten because of the bound.
     """
 
-    def __init__(self, most: int, make: Callable[[], V]) -> None:
+    def __init__(self, most: int, make: Callable[[], V], gone: Callable[[V], None] | None = None) -> None:
         self.evicted = 0
         self._most = most
         self._make = make
+        self._gone = gone
         self._entries: OrderedDict[K, V] = OrderedDict()
 
     def __len__(self) -> int:
@@ -47,8 +53,7 @@ class Bounded(Generic[K, V]):
         if found is None:
             found = entries[key] = self._make()
             if len(entries) > self._most:
-                entries.popitem(last=False)
-                self.evicted += 1
+                self.drop_oldest()
         else:
             entries.move_to_end(key)
         return found
@@ -59,16 +64,20 @@ class Bounded(Generic[K, V]):
         entries[key] = value
         entries.move_to_end(key)
         if len(entries) > self._most:
-            entries.popitem(last=False)
-            self.evicted += 1
+            self.drop_oldest()
+
+    def values(self) -> Iterable[V]:
+        """All entries, the least recently used first."""
+        return self._entries.values()
 
     def drop(self, key: K) -> V | None:
         """Forget an entry; what it was."""
         return self._entries.pop(key, None)
 
-    def drop_oldest(self) -> V | None:
-        """Forget the entry unused for longest, counted; what it was."""
-        if not self._entries:
-            return None
-        self.evicted += 1
-        return self._entries.popitem(last=False)[1]
+    def drop_oldest(self) -> None:
+        """Forget the entry unused for longest, counted."""
+        if self._entries:
+            self.evicted += 1
+            _, dropped = self._entries.popitem(last=False)
+            if self._gone is not None:
+                self._gone(dropped)

@@ -121,6 +121,14 @@ class Observer:
             address, name = destination.address, known.name if known and known.trusted else None
         return None if any(each.covers_destination(address, name) for each in remaining) else suspect
 
+    def left_out(self, frame: Frame, index: int) -> bool:
+        """Whether an image is excluded wherever it goes: then nothing needs to be remembered of it."""
+        excluded: bool = frame.once(self.rule.id, index, self._excludes)
+        return excluded
+
+    def _excludes(self, scene: Scene, index: int) -> bool:
+        return apply_exclusions(scene, suspect_of(scene, index), self._exclusions) is None
+
     def suspect(self, frame: Frame, index: int) -> Suspect:
         """Who is behind an image's deed, and what would be cut for it."""
         return suspect_of(frame.scene, index)

@@ -10,7 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from stream_apps.detect import dropped_program, metadata_service, mining, port_scan, unresolved_address
+from stream_apps.detect import (
+    dns_tunnel,
+    dropped_program,
+    metadata_service,
+    mining,
+    port_scan,
+    unresolved_address,
+)
 from stream_apps.detect.exclusions import Exclusion
 from stream_apps.detect.registry import exclusions_of
 
@@ -25,6 +32,7 @@ OBSERVER_IDS: Final = (
     dropped_program.RULE.id,
     unresolved_address.RULE.id,
     port_scan.RULE.id,
+    dns_tunnel.RULE.id,
 )
 
 NAME_SERVERS: Final = Exclusion(
@@ -80,4 +88,12 @@ def build_observers(config: Detect, baseline: Baseline | None = None) -> list[Ob
     if scan.enabled:
         limits = port_scan.ScanLimits(scan.ports, scan.hosts, scan.datagram_ports, scan.window_s)
         found.append(port_scan.PortScan(exclusions_of(scan, ()), scan.severity, limits))
+    tunnel = config.dns_tunnel
+    if tunnel.enabled:
+        sizes = dns_tunnel.TunnelLimits(
+            tunnel.names, tunnel.information_bytes, tunnel.long_name_bytes, tunnel.long_names,
+            tunnel.odd_names,
+        )  # fmt: skip
+        exclusions = exclusions_of(tunnel, (NAME_SERVERS,))
+        found.append(dns_tunnel.DnsTunnel(exclusions, tunnel.severity, sizes, tunnel.ignored_domains))
     return found

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
@@ -15,7 +15,10 @@ from tests.support.batches import pod_record
 
 if TYPE_CHECKING:
     from stream_apps.detect.baseline import Baseline
+    from stream_apps.detect.observer import Observer
     from tests.support.batches import Node, Record
+
+Kind = TypeVar("Kind", bound="Observer")
 
 
 def config(**sections: Any) -> StreamConfig:
@@ -46,6 +49,11 @@ def whole_pipeline(baseline: Baseline | None = None, **sections: Any) -> Pipelin
     pods = PodTable()
     pods.put(pod_record())
     return Pipeline(whole_config(**sections), pods, baseline=baseline)
+
+
+def observer(through: Pipeline, kind: type[Kind]) -> Kind:
+    """The observer of a kind that a pipeline runs."""
+    return next(each for each in through._observing._observers if isinstance(each, kind))
 
 
 def run(node: Node, through: Pipeline | None = None) -> Outcome:
