@@ -12,6 +12,7 @@ from pydantic import Field
 
 from stream_apps.config_basis import Network, RuleItem, Section, Texts
 from stream_apps.detect import (
+    beacon,
     dns_tunnel,
     dropped_program,
     metadata_service,
@@ -100,6 +101,19 @@ class DnsTunnelItem(RuleItem):
     private or trusted resolver is asked."""
 
 
+class BeaconItem(RuleItem):
+    """nsp.beacon."""
+
+    score: Annotated[float, Field(ge=0.1, le=1.3)] = beacon.SCORE
+    """From which score on a destination is told. RITA's bands are 0.5, 0.7, 0.9 and 1; below 0.9 it is LOW
+    here, then MEDIUM, above 1 (rare or new destinations only) or with all points of Elastic's HIGH."""
+    window_s: Annotated[int, Field(ge=600, le=86_400)] = beacon.WINDOW_S
+    """Over how long it is scored. Elastic has 6 hours; RITA, which looks once a day, 24. A beacon is told
+    after a quarter of it at the earliest (RITA wants six filled bins of 24)."""
+    ignored_ports: tuple[Port, ...] = beacon.IGNORED_PORTS
+    """Ports of services that are asked at even times."""
+
+
 class StatefulDetect(Section):
     """The detectors that look at all events and remember."""
 
@@ -117,3 +131,5 @@ class StatefulDetect(Section):
     """A workload looks for open ports."""
     dns_tunnel: DnsTunnelItem = Field(default=DnsTunnelItem(), alias="nsp.dns-tunnel")
     """A workload carries data in DNS questions."""
+    beacon: BeaconItem = Field(default=BeaconItem(), alias="nsp.beacon")
+    """A program calls outside at even times."""

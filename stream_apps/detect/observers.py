@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from stream_apps.detect import (
+    beacon,
     dns_tunnel,
     dropped_program,
     metadata_service,
@@ -33,6 +34,7 @@ OBSERVER_IDS: Final = (
     unresolved_address.RULE.id,
     port_scan.RULE.id,
     dns_tunnel.RULE.id,
+    beacon.RULE.id,
 )
 
 NAME_SERVERS: Final = Exclusion(
@@ -96,4 +98,13 @@ def build_observers(config: Detect, baseline: Baseline | None = None) -> list[Ob
         )  # fmt: skip
         exclusions = exclusions_of(tunnel, (NAME_SERVERS,))
         found.append(dns_tunnel.DnsTunnel(exclusions, tunnel.severity, sizes, tunnel.ignored_domains))
+    calls = config.beacon
+    if calls.enabled:
+        exclusions = exclusions_of(calls, (NAME_SERVERS,))
+        found.append(
+            beacon.Beacon(
+                exclusions, calls.severity,
+                score=calls.score, window_s=calls.window_s, ignored_ports=calls.ignored_ports,
+            )
+        )  # fmt: skip
     return found
