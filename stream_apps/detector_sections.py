@@ -13,6 +13,7 @@ from pydantic import Field
 from stream_apps.config_basis import Network, RuleItem, Section, Texts
 from stream_apps.detect import (
     beacon,
+    bind_shell,
     dns_tunnel,
     dropped_program,
     metadata_service,
@@ -114,6 +115,13 @@ class BeaconItem(RuleItem):
     """Ports of services that are asked at even times."""
 
 
+class BindShellItem(RuleItem):
+    """nsp.bind-shell."""
+
+    within_s: Annotated[int, Field(ge=1, le=3600)] = bind_shell.WITHIN_S
+    """How long after a connection a shell that begins is its shell. Elastic's rules have 5 seconds."""
+
+
 class StatefulDetect(Section):
     """The detectors that look at all events and remember."""
 
@@ -133,3 +141,5 @@ class StatefulDetect(Section):
     """A workload carries data in DNS questions."""
     beacon: BeaconItem = Field(default=BeaconItem(), alias="nsp.beacon")
     """A program calls outside at even times."""
+    bind_shell: BindShellItem = Field(default=BindShellItem(), alias="nsp.bind-shell")
+    """A shell begins for whoever connected."""

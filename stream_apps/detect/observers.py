@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from stream_apps.detect import (
     beacon,
+    bind_shell,
     dns_tunnel,
     dropped_program,
     metadata_service,
@@ -35,6 +36,7 @@ OBSERVER_IDS: Final = (
     port_scan.RULE.id,
     dns_tunnel.RULE.id,
     beacon.RULE.id,
+    bind_shell.RULE.id,
 )
 
 NAME_SERVERS: Final = Exclusion(
@@ -43,6 +45,15 @@ NAME_SERVERS: Final = Exclusion(
         "*/coredns", "*/dnsmasq", "*/unbound", "*/named", "*/systemd-resolved", "*/pdns_recursor",
         "*/kresd", "*/node-cache", "*/dnsdist", "*/k8s-dns-*", "*/kube-dns", "*/nscd", "*/sssd_be",
         "*/AdGuardHome", "*/pihole-FTL",
+    ),
+)  # fmt: skip
+_HANDS_OUT_SHELLS: Final = Exclusion(
+    reason="login services, container runtimes and web terminals hand out shells by design",
+    launchers=(
+        "*/sshd", "*/sshd-session", "*/dropbear", "*/login", "*/telnetd", "*/in.telnetd", "*/mosh-server",
+        "*/tmux*", "*/screen", "*/inetd", "*/xinetd", "*/systemd", "*/containerd-shim*", "*/runc", "*/crun",
+        "*/conmon", "*/ttyd", "*/gotty", "*/wetty", "*/cockpit-*", "*/shellinaboxd", "*/code-server*",
+        "*/tailscaled", "*/teleport", "*/amazon-ssm-agent", "*/ssm-session-worker",
     ),
 )  # fmt: skip
 _TEST_RUNS: Final = Exclusion(
@@ -107,4 +118,8 @@ def build_observers(config: Detect, baseline: Baseline | None = None) -> list[Ob
                 score=calls.score, window_s=calls.window_s, ignored_ports=calls.ignored_ports,
             )
         )  # fmt: skip
+    bind = config.bind_shell
+    if bind.enabled:
+        exclusions = exclusions_of(bind, (_HANDS_OUT_SHELLS,))
+        found.append(bind_shell.BindShell(exclusions, bind.severity, within_s=bind.within_s))
     return found
