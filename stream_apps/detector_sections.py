@@ -15,7 +15,10 @@ from stream_apps.detect import (
     beacon,
     bind_shell,
     dns_tunnel,
+    drift,
     dropped_program,
+    kubernetes_api,
+    lateral_movement,
     metadata_service,
     mining,
     networks,
@@ -122,6 +125,30 @@ class BindShellItem(RuleItem):
     """How long after a connection a shell that begins is its shell. Elastic's rules have 5 seconds."""
 
 
+class KubernetesApiItem(RuleItem):
+    """nsp.kubernetes-api."""
+
+    addresses: Texts = kubernetes_api.ADDRESSES
+    """Addresses of the API, beside what kubernetes.default.svc is answered; the defaults are those of the
+    usual distributions."""
+    ports: tuple[Port, ...] = kubernetes_api.PORTS
+    """Ports of the API."""
+
+
+class LateralMovementItem(RuleItem):
+    """nsp.lateral-movement."""
+
+    admin_ports: tuple[Port, ...] = tuple(lateral_movement.ADMIN_PORTS)
+    """Ports by which machines are administered."""
+
+
+class DriftItem(RuleItem):
+    """nsp.drift. Only for workloads that were learned."""
+
+    ephemeral_ports: Annotated[int, Field(ge=1, le=65_536)] = drift.EPHEMERAL_PORTS
+    """From this port on, listening is no behaviour: the kernel gives these to whoever wants any."""
+
+
 class StatefulDetect(Section):
     """The detectors that look at all events and remember."""
 
@@ -143,3 +170,9 @@ class StatefulDetect(Section):
     """A program calls outside at even times."""
     bind_shell: BindShellItem = Field(default=BindShellItem(), alias="nsp.bind-shell")
     """A shell begins for whoever connected."""
+    kubernetes_api: KubernetesApiItem = Field(default=KubernetesApiItem(), alias="nsp.kubernetes-api")
+    """An unexpected process talks to the Kubernetes API."""
+    lateral_movement: LateralMovementItem = Field(default=LateralMovementItem(), alias="nsp.lateral-movement")
+    """A process reaches for another workload."""
+    drift: DriftItem = Field(default=DriftItem(), alias="nsp.drift")
+    """A workload does what it never did while it was learned."""

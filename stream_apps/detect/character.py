@@ -34,7 +34,7 @@ WRITABLE: Final = ("/dev/shm/", "/tmp/", "/var/tmp/", "/run/shm/", "/run/lock/",
 _MEMFD: Final = "/memfd:"
 _TOOLS: Final = frozenset({"shell", "downloader", "relay"})
 # Command line clients of clouds and clusters: for people, and for people who should not be there.
-_CLIENTS: Final = frozenset({"kubectl", "helm", "oc", "crictl", "nerdctl", "etcdctl", "docker", "ctr"})
+CLIENTS: Final = frozenset({"kubectl", "helm", "oc", "crictl", "nerdctl", "etcdctl", "docker", "ctr"})
 
 
 class Character(NamedTuple):
@@ -85,6 +85,6 @@ def _character(scene: Scene, index: int) -> Character:
     dropped = dropped_from(image)
     if dropped:
         return Character(DROPPED, f"runs {dropped}")
-    if view.roles[index] in _TOOLS or program_name(image["executable"]) in _CLIENTS:
+    if view.roles[index] in _TOOLS or program_name(image["executable"]) in CLIENTS:
         return Character(TOOL, "is a tool for people")
     return _EXPECTED

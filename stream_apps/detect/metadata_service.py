@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_apps.detect.character import DROPPED, INTRUDER, TOOL, character
+from stream_apps.detect.contact import is_new_destination
 from stream_apps.detect.egress import CONNECT, DATAGRAM, QUESTION, REFUSAL
 from stream_apps.detect.observer import Frame, Observer
 from stream_apps.detect.rule import Destination, Rule, Sighting
@@ -83,9 +84,13 @@ class MetadataService(Observer):
             return None
         where = endpoint(address, event["remote_port"])
         destination = Destination(address, event["remote_port"], event["protocol"])
-        return self._sighting(
+        found = self._sighting(
             frame, index, f"connect to {where}", f"asks the metadata service {where}", destination
         )
+        if found is None and is_new_destination(self._baseline, frame, index, event):
+            says = f"never did so while its workload was learned and asks the metadata service {where}"
+            return Sighting(self.capped("MEDIUM"), f"connect to {where}", says, destination)
+        return found
 
     def _refusal(self, frame: Frame, index: int, event: Mapping[str, Any]) -> Sighting | None:
         if event["hook"] not in ("CONNECT", "SENDMSG") or event["reason"].startswith("QUARANTINED"):
@@ -108,17 +113,9 @@ class MetadataService(Observer):
             severity: Severity = "HIGH"
         elif level == TOOL:
             severity = "MEDIUM" if frame.contained(index) else "LOW"
-        elif destination and self._is_new(frame, index, destination):
-            severity, why = "MEDIUM", "never asked it while it was learned"
         else:
             return None
         attack = ("T1190",) if level == INTRUDER else ()
         return Sighting(
             self.capped(severity), summary, f"{why} and {says}", destination, attack=attack, weight=level
         )
-
-    def _is_new(self, frame: Frame, index: int, destination: Destination) -> bool:
-        if self._baseline is None:
-            return False
-        value = endpoint(destination.address, destination.port)
-        return self._baseline.known(frame.workload_ids[index], "destination", value) is False

@@ -66,7 +66,8 @@ def test_a_command_or_a_script_is_what_services_start(argv: list[str], stdio: st
 
 def test_later_and_from_inside_and_from_login_services_it_is_none() -> None:
     for executable, remote, later_s in (
-        ("/app/x", EVIL, 6), ("/app/x", "127.0.0.1", 0), ("/usr/sbin/sshd", EVIL, 0), ("/usr/bin/ttyd", EVIL, 0),
+        ("/app/x", EVIL, 6), ("/app/x", "127.0.0.1", 0), ("/usr/sbin/sshd", EVIL, 0),
+        ("/usr/bin/ttyd", EVIL, 0),
     ):  # fmt: skip
         node = Node()
         service = node.service(executable)

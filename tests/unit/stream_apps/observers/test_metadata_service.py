@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.batches import Node
+from tests.support.learned import Learned
 from tests.support.stream import rules, run, whole_pipeline
 
 if TYPE_CHECKING:
@@ -53,21 +54,11 @@ def test_the_name_and_a_refused_attempt_count_and_the_clouds_resolver_does_not()
     assert severities(node) == []
 
 
-class Learned:
-    def __init__(self, *, answer: bool | None) -> None:
-        self.answer = answer
-        self.asked: list[tuple[str, str, str]] = []
-
-    def known(self, workload: str, kind: str, value: str) -> bool | None:
-        self.asked.append((workload, kind, value))
-        return self.answer
-
-
 @pytest.mark.parametrize(("answer", "told"), [(True, []), (None, []), (False, ["MEDIUM"])])
 def test_a_service_that_was_learned_without_it_is_told(answer: bool | None, told: list[str]) -> None:
     node = Node()
     node.connect(node.service("/usr/bin/java"), AWS, 80)
-    learned = Learned(answer=answer)
+    learned = Learned(otherwise=None, values={f"{AWS}:80": answer})
     assert severities(node, whole_pipeline(learned)) == told
     assert (node.workloads[1]["id"], "destination", f"{AWS}:80") in learned.asked
 
