@@ -23,6 +23,7 @@ from stream_apps.detect import (
     mining,
     networks,
     port_scan,
+    sensor_silence,
     unresolved_address,
 )
 
@@ -149,6 +150,20 @@ class DriftItem(RuleItem):
     """From this port on, listening is no behaviour: the kernel gives these to whoever wants any."""
 
 
+_SILENCE = sensor_silence.SilenceLimits()
+
+
+class SensorSilenceItem(RuleItem):
+    """nsp.sensor-silence. Exclusions do not apply: no process is behind it."""
+
+    silent_s: Annotated[int, Field(ge=10, le=86_400)] = _SILENCE.silent_s
+    """Nothing from a node for so long, while others go on. Longer than the pauses of a quiet node."""
+    lost_events: Annotated[int, Field(ge=1, le=1_000_000_000)] = _SILENCE.lost_events
+    """Events that a sensor counted as lost within a minute."""
+    lost_share: Annotated[float, Field(ge=0, le=1)] = _SILENCE.lost_share
+    """And of all events of that minute."""
+
+
 class StatefulDetect(Section):
     """The detectors that look at all events and remember."""
 
@@ -176,3 +191,5 @@ class StatefulDetect(Section):
     """A process reaches for another workload."""
     drift: DriftItem = Field(default=DriftItem(), alias="nsp.drift")
     """A workload does what it never did while it was learned."""
+    sensor_silence: SensorSilenceItem = Field(default=SensorSilenceItem(), alias="nsp.sensor-silence")
+    """A node is not, or not fully, seen."""

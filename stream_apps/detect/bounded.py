@@ -70,6 +70,10 @@ class Bounded(Generic[K, V]):
         """All entries, the least recently used first."""
         return self._entries.values()
 
+    def items(self) -> Iterable[tuple[K, V]]:
+        """All keys with their entries, the least recently used first."""
+        return self._entries.items()
+
     def drop(self, key: K) -> V | None:
         """Forget an entry; what it was."""
         return self._entries.pop(key, None)
