@@ -218,7 +218,7 @@ class Pipeline:
         offset_ns = scene.view.wall_offset_ns
         learn = self._names.learn
         images = len(workload_ids)
-        observed = self._observing.kinds
+        observed, see, faults = self._observing.kinds, self._observing.see, self._observing.faults
         self._observing.begin(scene, events[0][1]["ktime_ns"] if events else 0)
         for number, (kind, event) in enumerate(events):
             try:
@@ -231,7 +231,10 @@ class Pipeline:
                 if table is not None and process in table:
                     self._judge(scene, table[process], (kind, event), findings)
                 if kind in observed:
-                    self._observe(scene, (kind, event), findings, outcome)
+                    for rule, suspect, sighting in see(kind, process, event):
+                        findings.add(scene, rule, suspect, sighting, (kind, event))
+                    if faults:
+                        self._report_faults((kind, event), outcome)
             except Exception as error:  # noqa: BLE001 - one bad event; the rest are processed
                 place = f"events[{number}] {kind} at {_position(event)}"
                 stage: Stage = "correlate" if kind == DNS_ANSWER else "detect"
@@ -248,15 +251,13 @@ class Pipeline:
             if sighting is not None:
                 findings.add(scene, detector.rule, suspect, sighting, place)
 
-    def _observe(self, scene: Scene, place: Event, findings: Findings, outcome: Outcome) -> None:
+    def _report_faults(self, place: Event, outcome: Outcome) -> None:
+        """Observers that raised at an event."""
         kind, event = place
-
-        def report(rule_id: str, error: Exception) -> None:
+        for rule_id, error in self._observing.faults:
             where = f"{rule_id} {kind} at {_position(event)}"
             self._report(outcome, EventError("detect", where, _words(error)))
-
-        for rule, suspect, sighting in self._observing.see(kind, event["process"], event, report):
-            findings.add(scene, rule, suspect, sighting, place)
+        self._observing.faults.clear()
 
     def _respond(self, scene: Scene, findings: Findings, now_ns: int, outcome: Outcome) -> None:
         for finding in findings.in_order():

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stream_apps.correlate.programs import program_name
 from stream_apps.detect.beacon_memory import BeaconMemory, Process
 from stream_apps.detect.egress import DATAGRAM
-from stream_apps.detect.networks import NOT_PUBLIC, Networks
+from stream_apps.detect.networks import INSIDE
 from stream_apps.detect.observer import Frame, Observer
 from stream_apps.detect.port_scan import CLOSE
 from stream_apps.detect.prevalence import Prevalence
@@ -90,7 +90,7 @@ class Beacon(Observer):
         self._score = score
         self._window_s = window_s
         self._ports = frozenset(ignored_ports)
-        self._inside = Networks(NOT_PUBLIC)
+        self._inside = INSIDE
         self._memory = BeaconMemory()
         self._prevalence = Prevalence()
 

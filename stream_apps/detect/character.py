@@ -54,7 +54,9 @@ _EXPECTED: Final = Character(EXPECTED, "")
 
 def character(frame: Frame, index: int) -> Character:
     """What to think of an image's process; worked out once a batch."""
-    found: Character = frame.once("character", index, _character)
+    found: Character | None = frame.characters[index]
+    if found is None:
+        found = frame.characters[index] = _character(frame.scene, index)
     return found
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stream_apps.detect.bounded import Bounded
 from stream_apps.detect.domains import below, registered_domain
 from stream_apps.detect.egress import CONNECT, QUESTION
-from stream_apps.detect.networks import NOT_PUBLIC, Networks
+from stream_apps.detect.networks import INSIDE
 from stream_apps.detect.observer import Frame, Observer
 from stream_apps.detect.rule import RANK, Rule, Sighting
 from stream_apps.detect.scene import shown
@@ -121,11 +121,10 @@ class _Domain:
 class _Workload:
     """What one workload asked."""
 
-    __slots__ = ("domains", "hot")
+    __slots__ = ("domains",)
 
     def __init__(self, forget: Callable[[_Domain], None]) -> None:
         self.domains: Bounded[str, _Domain] = Bounded(MAX_DOMAINS, _Domain, forget)
-        self.hot = 0
 
 
 class DnsTunnel(Observer):
@@ -148,12 +147,13 @@ class DnsTunnel(Observer):
         super().__init__(RULE, exclusions, severity)
         self._limits = limits or TunnelLimits()
         self._ignored = frozenset(ignored_domains)
-        self._private = Networks(NOT_PUBLIC)
+        self._private = INSIDE
         self._workloads: Bounded[str, _Workload] = Bounded(
             MAX_WORKLOADS, lambda: _Workload(self._forget), self._forget_all
         )
         self._names = 0
         self._names_dropped = 0
+        self._hot = False
 
     def handlers(self) -> Mapping[str, Handler]:
         """See :class:`Observer`."""
@@ -174,8 +174,10 @@ class DnsTunnel(Observer):
 
     def _question(self, frame: Frame, index: int, event: Mapping[str, Any]) -> Sighting | None:
         name: str = event["name"]
+        if name.endswith(_LOCAL):
+            return None
         domain = registered_domain(name)
-        if domain is None or name.endswith(_LOCAL):
+        if domain is None:
             return None
         workload = self._workloads.at(frame.workload_ids[index])
         found = workload.domains.at(domain)
@@ -193,7 +195,8 @@ class DnsTunnel(Observer):
         self._take(found, below(name, domain), event["question_type"])
         if self._names > MAX_ALL_NAMES:
             self._workloads.drop_oldest()
-        workload.hot += len(found.names) == self._limits.names // 2
+        # From the first domain with many names on, connections are looked at too.
+        self._hot = self._hot or len(found.names) >= self._limits.names // 2
         return self._judge(found, domain, event)
 
     def _take(self, found: _Domain, label: str, question_type: int) -> None:
@@ -230,8 +233,10 @@ class DnsTunnel(Observer):
 
     def _connected(self, frame: Frame, index: int, event: Mapping[str, Any]) -> None:
         """A domain that is visited is asked for its addresses."""
+        if not self._hot:
+            return
         workload = self._workloads.peek(frame.workload_ids[index])
-        if workload is None or not workload.hot:
+        if workload is None:
             return
         known = frame.scene.name_behind(index, event["remote_address"], event["ktime_ns"])
         domain = registered_domain(known.name) if known else None

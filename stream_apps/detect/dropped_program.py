@@ -98,6 +98,12 @@ class DroppedProgram(Observer):
             MAX_WORKLOADS, lambda: deque(maxlen=MAX_FILES)
         )
         self._staged: Bounded[tuple[str, int, int], str] = Bounded(MAX_PROCESSES, str)
+        self._marks: list[_Mark | None] = []
+
+    def begin(self, frame: Frame, first_ns: int) -> None:
+        """See :class:`Observer`."""
+        del first_ns
+        self._marks = [None] * len(frame.owners)
 
     def firsts(self) -> Mapping[str, Handler]:
         """See :class:`Observer`."""
@@ -170,7 +176,9 @@ class DroppedProgram(Observer):
                 return
 
     def _mark(self, frame: Frame, index: int) -> _Mark:
-        found: _Mark = frame.once("dropped", index, _dropped)
+        found = self._marks[index]
+        if found is None:
+            found = self._marks[index] = _dropped(frame.scene, index)
         if found.index or not len(self._staged):
             return found
         view = frame.scene.view

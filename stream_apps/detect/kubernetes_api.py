@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stream_apps.correlate.programs import program_name
 from stream_apps.detect.character import CLIENTS
 from stream_apps.detect.contact import ContactObserver
-from stream_apps.detect.networks import NOT_PUBLIC, Networks
+from stream_apps.detect.networks import INSIDE
 from stream_apps.detect.rule import Rule
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class KubernetesApi(ContactObserver):
         self._addresses = set(addresses)
         self._ports = frozenset(ports)
         self._learned: set[str] = set()
-        self._private = Networks(NOT_PUBLIC)
+        self._private = INSIDE
 
     def handlers(self) -> Mapping[str, Handler]:
         """See :class:`Observer`."""

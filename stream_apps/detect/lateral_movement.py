@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stream_apps.correlate.programs import program_name
 from stream_apps.detect.character import DROPPED, character
 from stream_apps.detect.contact import ContactObserver
-from stream_apps.detect.networks import NOT_PUBLIC, Networks
+from stream_apps.detect.networks import INSIDE
 from stream_apps.detect.rule import Rule
 from stream_apps.detect.scene import shown
 
@@ -66,7 +66,7 @@ class LateralMovement(ContactObserver):
     ) -> None:
         super().__init__(RULE, exclusions, severity, baseline)
         self._ports = frozenset(admin_ports)
-        self._inside = Networks(NOT_PUBLIC)
+        self._inside = INSIDE
 
     def target(self, frame: Frame, index: int, event: Mapping[str, Any]) -> str:
         """See :class:`ContactObserver`."""

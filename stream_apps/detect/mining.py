@@ -11,11 +11,12 @@ Name servers forward everybody's questions, and are excluded by default: who ask
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_apps.correlate.programs import program_name
 from stream_apps.detect.egress import CONNECT, DATAGRAM, QUESTION, REFUSAL
-from stream_apps.detect.networks import NOT_PUBLIC, Networks
+from stream_apps.detect.networks import INSIDE
 from stream_apps.detect.observer import Frame, Observer
 from stream_apps.detect.rule import Destination, Rule, Sighting
 from stream_apps.detect.scene import endpoint, shown
@@ -54,6 +55,8 @@ _MINERS: Final = frozenset({
     "xmrig", "xmr-stak", "xmr-stak-rx", "minerd", "cpuminer", "cpuminer-multi", "ethminer", "nbminer",
     "t-rex", "phoenixminer", "lolminer", "gminer", "xmrig-notls", "srbminer-multi", "kinsing", "kdevtmpfsi",
 })  # fmt: skip
+# Names whose answer is kept: services ask for the same few.
+_NAMES: Final = 16_384
 # The pool's protocol, and options that only miners have.
 _WORDS: Final = re.compile(
     r"stratum[12]?\+(?:tcp|ssl|tls|udp)://|--donate-level|--randomx-|--coin[= ](?:xmr|monero)\b"
@@ -83,7 +86,8 @@ class Mining(Observer):
         super().__init__(RULE, exclusions, severity)
         self._ports = frozenset(ports)
         self._pools = frozenset(pools)
-        self._inside = Networks(NOT_PUBLIC)
+        self._is_pool = lru_cache(_NAMES)(self._looks_up)
+        self._inside = INSIDE
 
     def firsts(self) -> Mapping[str, Handler]:
         """See :class:`Observer`."""
@@ -139,7 +143,7 @@ class Mining(Observer):
             weight=3,
         )
 
-    def _is_pool(self, name: str) -> bool:
+    def _looks_up(self, name: str) -> bool:
         """Whether a name is a pool's or below it: at most as many look-ups as it has labels."""
         while name:
             if name in self._pools:

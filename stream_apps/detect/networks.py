@@ -25,6 +25,10 @@ NOT_PUBLIC: Final = (
 )  # fmt: skip
 
 
+# Addresses whose answer is kept: the endpoints of some thousand workloads, 6 MB.
+_REMEMBERED: Final = 65_536
+
+
 class Networks:
     """Networks of both families."""
 
@@ -33,7 +37,17 @@ class Networks:
         self._first4, self._last4 = _ranges([each for each in parsed if isinstance(each, IPv4Network)])
         self._first6, self._last6 = _ranges([each for each in parsed if not isinstance(each, IPv4Network)])
 
+        self._known: dict[str, bool] = {}
+
     def __contains__(self, address: str) -> bool:
+        known = self._known.get(address)
+        if known is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            known = self._known[address] = self._holds(address)
+        return known
+
+    def _holds(self, address: str) -> bool:
         try:
             if ":" in address:
                 number, first, last = _v6(address), self._first6, self._last6
@@ -56,3 +70,7 @@ def _v6(address: str) -> bytes:
 def _ranges(networks: list[_Network]) -> tuple[list[bytes], list[bytes]]:
     merged = sorted(collapse_addresses(networks))
     return [each[0].packed for each in merged], [each[-1].packed for each in merged]
+
+
+# Shared by the detectors that ask whether an address is outside: each address is worked out once.
+INSIDE: Final = Networks(NOT_PUBLIC)

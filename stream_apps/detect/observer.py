@@ -23,6 +23,7 @@ from stream_apps.detect.rule import RANK, Rule, Sighting, Suspect
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stream_apps.detect.character import Character
     from stream_apps.detect.exclusions import Exclusion
     from stream_apps.detect.rule import Severity
     from stream_apps.detect.scene import Scene
@@ -38,9 +39,10 @@ class Frame:
         offset_ns: Add to a CLOCK_BOOTTIME time to get wall time.
         workload_ids: For each image the id of its workload.
         owners: For each image its process: (node, tgid, start_ns).
+        characters: For each image what to think of it, once somebody asked (``detect.character``).
     """
 
-    __slots__ = ("_marks", "offset_ns", "owners", "scene", "workload_ids")
+    __slots__ = ("_columns", "characters", "offset_ns", "owners", "scene", "workload_ids")
 
     def __init__(self, scene: Scene) -> None:
         view = scene.view
@@ -49,7 +51,8 @@ class Frame:
         self.workload_ids = view.workload_ids
         node = view.node
         self.owners = [(node, each["tgid"], each["start_ns"]) for each in view.processes]
-        self._marks: dict[tuple[str, int], Any] = {}
+        self._columns: dict[str, list[Any]] = {}
+        self.characters: list[Character | None] = [None] * len(self.owners)
 
     def contained(self, index: int) -> bool:
         """Whether an image runs in a pod or container, and not on the host itself."""
@@ -60,12 +63,20 @@ class Frame:
         """Who shares a resolver's answers with an image: its pod or container, or the whole host."""
         return self.workload_ids[index] if self.contained(index) else f"host/{self.scene.view.node}"
 
+    def column(self, name: str) -> list[Any]:
+        """A place for each image, None at first; ``name`` is whose. For what is worked out once a batch."""
+        found = self._columns.get(name)
+        if found is None:
+            found = self._columns[name] = [None] * len(self.workload_ids)
+        return found
+
     def once(self, name: str, index: int, make: Callable[[Scene, int], Any]) -> Any:
         """What a function says of an image, asked once a batch; ``name`` is the function's own."""
-        key = name, index
-        if key not in self._marks:
-            self._marks[key] = make(self.scene, index)
-        return self._marks[key]
+        column = self.column(name)
+        found = column[index]
+        if found is None:
+            found = column[index] = make(self.scene, index)
+        return found
 
 
 Handler = Callable[[Frame, int, Mapping[str, Any]], Sighting | None]

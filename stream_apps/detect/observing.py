@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stream_apps.detect.observer import Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from stream_apps.detect.observer import Handler, Observer
     from stream_apps.detect.rule import Rule, Sighting, Suspect
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Called = tuple["Observer", "Handler"]
 Seen = tuple["Rule", "Suspect", "Sighting"]
+
+Fault = tuple[str, Exception]
 
 _NOTHING: Final[tuple[Seen, ...]] = ()
 
@@ -29,57 +31,55 @@ class Observing:
 
     Args:
         observers: Who looks.
+
+    Attributes:
+        kinds: Record names that anybody wants to see.
+        faults: Rule and error of the observers that raised at the last event; whoever reads clears them.
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = tuple(observers)
         self._each = _by_kind([(each, each.handlers()) for each in observers])
         self._first = _by_kind([(each, each.firsts()) for each in observers])
+        self._all = {kind: (*first, *self._each.get(kind, ())) for kind, first in self._first.items()}
         self.kinds = frozenset(self._each) | frozenset(self._first)
-        self._met: set[tuple[str, int, str, int]] = set()
+        self.faults: list[Fault] = []
+        self._met: dict[str, set[tuple[int, str, int]]] = {}
         self._frame: Frame | None = None
 
     def begin(self, scene: Scene, first_boot_ns: int) -> None:
         """Take up a batch, whose first event is of that time."""
         self._frame = frame = Frame(scene)
-        self._met = set()
+        self._met = {kind: set() for kind in self._first}
         for each in self._observers:
             each.begin(frame, first_boot_ns + frame.offset_ns)
 
-    def see(
-        self, kind: str, process: int, event: Mapping[str, Any], report: Callable[[str, Exception], None]
-    ) -> Sequence[Seen]:
-        """Show an event of one of :attr:`kinds`.
-
-        Args:
-            kind: Its record name.
-            process: Index of who did it.
-            event: It.
-            report: Told the rule and the error of an observer that raised.
-        """
+    def see(self, kind: str, process: int, event: Mapping[str, Any]) -> Sequence[Seen]:
+        """Show an event of one of :attr:`kinds`: by whom, and what was seen. Mostly nothing."""
         frame = self._frame
-        called = self._each.get(kind, ())
-        if kind in self._first:
-            place = (kind, process, event["remote_address"], event["remote_port"])
-            if place not in self._met:
-                self._met.add(place)
-                called = (*self._first[kind], *called)
-        if frame is None or not called:
+        if frame is None:
             return _NOTHING
-        found: list[Seen] | None = None
+        met = self._met.get(kind)
+        if met is None:
+            called = self._each.get(kind, ())
+        else:
+            place = (process, event["remote_address"], event["remote_port"])
+            if place in met:
+                called = self._each.get(kind, ())
+            else:
+                met.add(place)
+                called = self._all[kind]
+        found: Sequence[Seen] = _NOTHING
         for observer, handler in called:
             try:
                 sighting = handler(frame, process, event)
-                if sighting is None:
-                    continue
-                suspect = observer.blame(frame, process, event, sighting)
+                if sighting is not None:
+                    suspect = observer.blame(frame, process, event, sighting)
+                    if suspect is not None:
+                        found = (*found, (observer.rule, suspect, sighting))
             except Exception as error:  # noqa: BLE001 - one observer's fault; the others go on
-                report(observer.rule.id, error)
-                continue
-            if suspect is not None:
-                found = found or []
-                found.append((observer.rule, suspect, sighting))
-        return found or _NOTHING
+                self.faults.append((observer.rule.id, error))
+        return found
 
     def metrics(self) -> Mapping[tuple[str, str], int]:
         """Figures of all observers, each named after its rule."""

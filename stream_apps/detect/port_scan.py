@@ -138,6 +138,13 @@ class PortScan(Observer):
         self._window_ns = self._limits.window_s * _NS_PER_S
         self._workloads: Bounded[str, _Workload] = Bounded(MAX_WORKLOADS, _Workload)
         self._endpoints_evicted = 0
+        # Of the batch's images, what was looked up.
+        self._of: list[_Workload | None] = []
+
+    def begin(self, frame: Frame, first_ns: int) -> None:
+        """See :class:`Observer`."""
+        del first_ns
+        self._of = [None] * len(frame.owners)
 
     def handlers(self) -> Mapping[str, Handler]:
         """See :class:`Observer`."""
@@ -160,11 +167,12 @@ class PortScan(Observer):
             return None
         if not event["established"]:
             return self._failed(frame, index, event)
-        reached = self._workloads.at(frame.workload_ids[index]).reached
+        workload = self._of[index]
+        if workload is None:
+            workload = self._of[index] = self._workloads.at(frame.workload_ids[index])
+        reached = workload.reached
         endpoint = event["remote_address"], event["remote_port"]
-        if endpoint in reached:
-            reached.move_to_end(endpoint)
-        else:
+        if endpoint not in reached:
             reached[endpoint] = None
             if len(reached) > MAX_REACHED:
                 reached.popitem(last=False)

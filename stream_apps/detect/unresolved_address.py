@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stream_apps.detect.bounded import Bounded
 from stream_apps.detect.character import DROPPED, TOOL, character
 from stream_apps.detect.egress import CONNECT, DATAGRAM, PROTOCOL_NAMES
-from stream_apps.detect.networks import NOT_PUBLIC, Networks
+from stream_apps.detect.networks import INSIDE, NOT_PUBLIC, Networks
 from stream_apps.detect.observer import Frame, Observer
 from stream_apps.detect.rule import Destination, Rule, Sighting
 from stream_apps.detect.scene import endpoint
@@ -96,7 +96,7 @@ class UnresolvedAddress(Observer):
         settle_s: int = SETTLE_S,
     ) -> None:
         super().__init__(RULE, exclusions, severity)
-        self._ignored = Networks(ignored_networks)
+        self._ignored = INSIDE if tuple(ignored_networks) == NOT_PUBLIC else Networks(ignored_networks)
         self._ports = frozenset(ignored_ports)
         self._settle_ns = settle_s * _NS_PER_S
         self._memories: Bounded[str, _Memory] = Bounded(MAX_WORKLOADS, _Memory)

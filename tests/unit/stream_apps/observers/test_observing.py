@@ -28,7 +28,7 @@ def test_every_observer_has_a_place_in_the_configuration() -> None:
 
 
 def test_an_observer_that_fails_is_reported_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream_apps.detect.mining.Mining._is_pool", lambda *_: 1 / 0)
+    monkeypatch.setattr("stream_apps.detect.mining.Mining._looks_up", lambda *_: 1 / 0)
     node = Node()
     tool = node.spawn(node.service("/usr/sbin/nginx"), "/usr/bin/curl")
     node.ask(tool, "metadata.google.internal")
