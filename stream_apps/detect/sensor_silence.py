@@ -179,7 +179,8 @@ class SensorSilence:
         # An old batch that comes again brings old counters.
         lost = 0 if admission.duplicates else _growth(node, batch["losses"], fresh=fresh)
         yield from self._losses(name, node, lost, len(admission.events))
-        if admission.gap_bytes:
+        # Of a node that was another process's meanwhile, what lies between is that one's.
+        if admission.gap_bytes and not fresh:
             says = f"sent batches of which {admission.gap_bytes} bytes of events never arrived"
             yield self._quiet(name, node, "MEDIUM", says, "gap")
 

@@ -132,6 +132,15 @@ def test_batches_that_never_arrive_are_told() -> None:
     assert "never arrived" in alert["description"]
 
 
+def test_what_another_process_read_meanwhile_is_not_missing() -> None:
+    through, node = pipeline(), Node()
+    beat(through, node)
+    through.takes(lambda _: False)
+    node.add("ProcessExit", 0, exit_status=0, signal=0)
+    node.batch()
+    assert beat(through, node) == []
+
+
 def test_the_same_batches_give_the_same_ids_and_a_repeated_one_none() -> None:
     node = Node()
     node.add("ProcessExit", 0, exit_status=0, signal=0)
