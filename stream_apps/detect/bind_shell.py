@@ -43,11 +43,16 @@ WITHIN_S: Final = 5
 # Processes that accepted a connection lately.
 MAX_PROCESSES: Final = 20_000
 
+_TCP: Final = 6
 _NS_PER_S: Final = 1_000_000_000
 # A shell's parent, and that one's: an implant forks before it executes.
 _GENERATIONS: Final = 2
 _LOOPBACK: Final = ("127.", "::1")
 _INPUTS: Final = frozenset({"PIPE", "TERMINAL", "SOCKET", "OTHER"})
+
+
+Accepted = tuple[int, Destination, int]
+"""When, from where, at which port here."""
 
 
 class BindShell(Observer):
@@ -68,8 +73,8 @@ class BindShell(Observer):
     ) -> None:
         super().__init__(RULE, exclusions, severity)
         self._within_ns = within_s * _NS_PER_S
-        self._accepted: Bounded[tuple[str, int, int], tuple[int, str, int]] = Bounded(
-            MAX_PROCESSES, lambda: (0, "", 0)
+        self._accepted: Bounded[tuple[str, int, int], Accepted] = Bounded(
+            MAX_PROCESSES, lambda: (0, Destination("", 0, _TCP), 0)
         )
 
     def handlers(self) -> Mapping[str, Handler]:
@@ -83,8 +88,8 @@ class BindShell(Observer):
     def _accept(self, frame: Frame, index: int, event: Mapping[str, Any]) -> None:
         address = event["remote_address"]
         if index and not frame.scene.stays_inside(index, address):
-            where = (event["ktime_ns"], address, event["local_port"])
-            self._accepted.put(frame.owners[index], where)
+            where = Destination(address, event["remote_port"], _TCP)
+            self._accepted.put(frame.owners[index], (event["ktime_ns"], where, event["local_port"]))
 
     def _executed(self, frame: Frame, index: int, event: Mapping[str, Any]) -> Sighting | None:
         view = frame.scene.view
@@ -100,13 +105,13 @@ class BindShell(Observer):
                 break
         return None
 
-    def _sighting(self, accepted: tuple[int, str, int]) -> Sighting:
-        _, address, port = accepted
+    def _sighting(self, accepted: Accepted) -> Sighting:
+        _, where, port = accepted
         return Sighting(
             self.capped("CRITICAL"),
-            f"shell after a connection from {address}",
-            f"began right after {shown(address)} connected to port {port} of the process above it",
-            Destination(address, port, 6),
+            f"shell after a connection from {where.address}",
+            f"began right after {shown(where.address)} connected to port {port} of the process above it",
+            where,
             weight=2,
         )
 
