@@ -42,7 +42,8 @@ class Character(NamedTuple):
 
     Attributes:
         level: The higher, the less it should do what it does.
-        why: In words that follow the program's name; empty for what is expected.
+        why: In words that follow the program's name; empty for what is expected, and for an intruder, since
+            an alert names the service above it anyway.
     """
 
     level: int
@@ -58,6 +59,11 @@ def character(frame: Frame, index: int) -> Character:
     if found is None:
         found = frame.characters[index] = _character(frame.scene, index)
     return found
+
+
+def and_so(why: str, says: str) -> str:
+    """What somebody does, after why that is remarkable, if there are words for it."""
+    return f"{why} and {says}" if why else says
 
 
 def dropped_from(image: Mapping[str, Any]) -> str:
@@ -82,7 +88,7 @@ def _character(scene: Scene, index: int) -> Character:
         return _EXPECTED
     descent = scene.descents[index]
     if descent is not None and descent.cut_root and descent.tool:
-        return Character(INTRUDER, "was started by a service")
+        return Character(INTRUDER, "")
     image = view.processes[index]
     dropped = dropped_from(image)
     if dropped:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_apps.detect.bounded import Bounded
-from stream_apps.detect.character import DROPPED, TOOL, character
+from stream_apps.detect.character import DROPPED, TOOL, and_so, character
 from stream_apps.detect.egress import CONNECT, REFUSAL
 from stream_apps.detect.observer import Frame, Observer
 from stream_apps.detect.rule import Destination, Sighting
@@ -101,7 +101,7 @@ class ContactObserver(Observer):
         return Sighting(
             self.capped(severity),
             f"contact with {what} at {where}",
-            f"{why} and contacts {what} at {where}",
+            and_so(why, f"contacts {what} at {where}"),
             Destination(address, port, event["protocol"]),
             weight=level,
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from stream_apps.detect.character import DROPPED, INTRUDER, TOOL, character
+from stream_apps.detect.character import DROPPED, INTRUDER, TOOL, and_so, character
 from stream_apps.detect.contact import is_new_destination
 from stream_apps.detect.egress import CONNECT, DATAGRAM, QUESTION, REFUSAL
 from stream_apps.detect.observer import Frame, Observer
@@ -117,5 +117,5 @@ class MetadataService(Observer):
             return None
         attack = ("T1190",) if level == INTRUDER else ()
         return Sighting(
-            self.capped(severity), summary, f"{why} and {says}", destination, attack=attack, weight=level
+            self.capped(severity), summary, and_so(why, says), destination, attack=attack, weight=level
         )

@@ -7,6 +7,7 @@ raises is reported with the event, and the others go on.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_apps.detect.observer import Frame
@@ -23,6 +24,8 @@ Seen = tuple["Rule", "Suspect", "Sighting"]
 
 Fault = tuple[str, Exception]
 
+# What no process did is one finding a rule and node.
+_NOBODY: Final = 1
 _NOTHING: Final[tuple[Seen, ...]] = ()
 
 
@@ -76,6 +79,8 @@ class Observing:
                 if sighting is not None:
                     suspect = observer.blame(frame, process, event, sighting)
                     if suspect is not None:
+                        if not suspect.cut_root:
+                            sighting = replace(sighting, group=_NOBODY)
                         found = (*found, (observer.rule, suspect, sighting))
             except Exception as error:  # noqa: BLE001 - one observer's fault; the others go on
                 self.faults.append((observer.rule.id, error))

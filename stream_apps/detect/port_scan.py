@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_apps.detect.bounded import Bounded
-from stream_apps.detect.character import DROPPED, character
+from stream_apps.detect.character import DROPPED, and_so, character
 from stream_apps.detect.egress import CONNECT, DATAGRAM, REFUSAL
 from stream_apps.detect.observer import Frame, Observer
 from stream_apps.detect.rule import Destination, Rule, Sighting
@@ -233,7 +233,7 @@ class PortScan(Observer):
         return Sighting(
             self.capped("HIGH" if level >= DROPPED else "MEDIUM"),
             shown(within),
-            f"{why} and {within}" if why else within,
+            and_so(why, within),
             destination,
             weight=level,
         )

@@ -3,8 +3,9 @@
 
 Input: batches, and the time that passes between them. Output: :class:`Quiet`, the ground of an alert, when
 
-- a node sends nothing for a while, while others go on: by the batches' own time and by ours, so that neither
-  a backlog nor a clock makes one;
+- a node sends nothing for a while, while others go on all that time. Counted is our own time, so that no
+  node's clock makes one, and only since when batches come steadily: after a pause of all (the broker, we
+  ourselves) everybody has his while anew;
 - the sensor's counters say that events were lost, more than a few and more than a share, within a minute;
 - batches are missing between two that were read.
 
@@ -39,6 +40,8 @@ RULE: Final = Rule(
 )
 
 _NS_PER_S: Final = 1_000_000_000
+# Nobody heard for so long is a pause of all.
+_PAUSE_NS: Final = 60 * _NS_PER_S
 _WINDOW_NS: Final = 60 * _NS_PER_S
 
 
@@ -151,7 +154,8 @@ class SensorSilence:
         self._highest = severity or RULE.severity
         self._pods_on = pods_on
         self._nodes: Bounded[str, _Node] = Bounded(MAX_NODES, _Node)
-        self._front_ns = 0
+        self._heard_ns = 0
+        self._steady_ns = 0
 
     def metrics(self) -> Mapping[tuple[str, str], int]:
         """Figures."""
@@ -175,7 +179,9 @@ class SensorSilence:
         node.position = max(batch["ring_end"], 0 if fresh else node.position)
         node.wall_ns, node.boot_ns = batch["clock"]["wall_ns"], batch["clock"]["boot_ns"]
         node.arrived_ns = now_ns
-        self._front_ns = max(self._front_ns, node.wall_ns)
+        if now_ns - self._heard_ns > _PAUSE_NS:
+            self._steady_ns = now_ns
+        self._heard_ns = now_ns
         # An old batch that comes again brings old counters.
         lost = 0 if admission.duplicates else _growth(node, batch["losses"], fresh=fresh)
         yield from self._losses(name, node, lost, len(admission.events))
@@ -186,11 +192,13 @@ class SensorSilence:
 
     def tick(self, now_ns: int) -> Iterator[Quiet]:
         """Let time pass: who has not been heard for too long, while others were."""
+        if now_ns - self._heard_ns > _PAUSE_NS:
+            return
         silent_ns = self._limits.silent_s * _NS_PER_S
         late = [
             (name, node)
             for name, node in self._nodes.items()
-            if now_ns - node.arrived_ns >= silent_ns and self._front_ns - node.wall_ns >= silent_ns
+            if now_ns - max(node.arrived_ns, self._steady_ns) >= silent_ns
         ]
         for name, node in late:
             self._nodes.drop(name)

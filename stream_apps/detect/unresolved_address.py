@@ -19,7 +19,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_apps.detect.bounded import Bounded
-from stream_apps.detect.character import DROPPED, TOOL, character
+from stream_apps.detect.character import DROPPED, TOOL, and_so, character
 from stream_apps.detect.egress import CONNECT, DATAGRAM, PROTOCOL_NAMES
 from stream_apps.detect.networks import INSIDE, NOT_PUBLIC, Networks
 from stream_apps.detect.observer import Frame, Observer
@@ -202,7 +202,7 @@ class UnresolvedAddress(Observer):
         return Sighting(
             self.capped(severity),
             f"contact with {where}, which was never resolved",
-            (f"{why} and " if why else "") + f"contacts {where}, which no name server gave its workload",
+            and_so(why, f"contacts {where}, which no name server gave its workload"),
             Destination(address, port, protocol),
             weight=level,
         )

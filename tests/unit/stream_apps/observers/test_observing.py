@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,11 +17,12 @@ from stream_apps.detect.bounded import Bounded
 from stream_apps.detect.networks import NOT_PUBLIC, Networks
 from stream_apps.detect.observers import OBSERVER_IDS, build_observers
 from stream_apps.detect.observing import Observing
+from stream_apps.detect.sensor_silence import RULE as QUIET
 from tests.support.batches import Node
-from tests.support.stream import rules, whole_pipeline
+from tests.support.benign import fail
+from tests.support.stream import rules, run, whole_pipeline
 
-if TYPE_CHECKING:
-    import pytest
+ROOT = Path(__file__).parents[4]
 
 
 def test_every_observer_has_a_place_in_the_configuration() -> None:
@@ -46,6 +50,42 @@ def test_the_same_input_gives_the_same_alerts() -> None:
     first, again = (whole_pipeline().process(batch, node.wall_ns).alerts for _ in range(2))
     assert first
     assert [each["id"] for each in first] == [each["id"] for each in again]
+
+
+def test_what_no_process_did_is_one_alert_and_not_one_each_time() -> None:
+    node, through = Node(), whole_pipeline()
+    for _ in range(5):
+        node.ask(0, "pool.supportxmr.com")
+    assert [rule for rule, _ in rules(run(node, through))] == ["nsp.mining"]
+    node.ask(0, "pool.supportxmr.com")
+    assert run(node, through).alerts == []
+
+
+def test_what_was_read_back_after_a_restart_gives_the_alert_that_would_have_been() -> None:
+    node = Node()
+    service = node.service("/app/search")
+    batches = []
+    for each in range(30):
+        fail(node, service, "10.2.0.9", 20 + each)
+        batches.append(node.batch())
+    whole = whole_pipeline()
+    told = [alert for batch in batches for alert in whole.process(batch, 0).alerts]
+    again = whole_pipeline()
+    for batch in batches[:10]:
+        assert again.process(batch, 0, replaying=True).alerts == []
+    after = [alert for batch in batches[10:] for alert in again.process(batch, 0).alerts]
+    assert [each["id"] for each in told] == [each["id"] for each in after] != []
+
+
+@pytest.mark.parametrize("rule", [*OBSERVER_IDS, "nsp.sensor-silence"])
+def test_every_rule_says_what_it_is_and_has_its_paragraph(rule: str) -> None:
+    made = {each.rule.id: each.rule for each in build_observers(StreamConfig().detect)} | {QUIET.id: QUIET}
+    assert made[rule].title
+    assert all(re.fullmatch(r"T\d{4}(\.\d{3})?", each) for each in made[rule].attack)
+    text = (ROOT / "docs" / "detections-stateful.md").read_text()
+    [paragraph] = re.findall(rf"^## {re.escape(rule)}: (.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    for part in (*made[rule].attack, "**Means.**", "**False positives.**", "**What to do.**"):
+        assert part in paragraph
 
 
 def test_figures_are_named_after_their_rule() -> None:
