@@ -66,6 +66,10 @@ _WHOLE: Final = -1
 _NS_PER_S: Final = 1_000_000_000
 
 
+# Of an image that is not judged.
+_LEFT_OUT: Final = Process()
+
+
 class Beacon(Observer):
     """The detector.
 
@@ -93,6 +97,13 @@ class Beacon(Observer):
         self._inside = INSIDE
         self._memory = BeaconMemory()
         self._prevalence = Prevalence()
+        # Of the batch's images, what was looked up.
+        self._of: list[Process | None] = []
+
+    def begin(self, frame: Frame, first_ns: int) -> None:
+        """See :class:`Observer`."""
+        del first_ns
+        self._of = [None] * len(frame.owners)
 
     def handlers(self) -> Mapping[str, Handler]:
         """See :class:`Observer`."""
@@ -120,37 +131,43 @@ class Beacon(Observer):
     def _connection(
         self, frame: Frame, index: int, event: Mapping[str, Any], begun_ns: int
     ) -> Sighting | None:
-        if event["remote_port"] in self._ports or not index or self.left_out(frame, index):
+        process = self._of[index]
+        if process is None or process.forgotten:
+            process = self._of[index] = self._process(frame, index)
+        if event["remote_port"] in self._ports or process is _LEFT_OUT:
             return None
         now_ns = event["ktime_ns"] + frame.offset_ns
-        owner: int = frame.once("beacon", index, _owner)
-        process = self._memory.processes.at(frame.owners[owner])
-        destination = self._destination(frame, index, event)
-        if destination not in process.places:
+        address: str = event["remote_address"]
+        place = process.addresses.get(address)
+        if place is None:
+            destination = _destination(frame, index, event)
             self._prevalence.contact(frame.workload_ids[index], destination, now_ns)
-        place = process.place(destination)
+            place = process.place(address, destination)
         second = (begun_ns + frame.offset_ns) // _NS_PER_S
         self._memory.add(process, place, second, event.get("bytes_sent", 0), event.get("bytes_received", 0))
-        strobe = self._strobes(process, place, second)
-        if not strobe and now_ns < process.check_ns:
+        if now_ns < process.check_ns:
             return None
         process.check_ns = now_ns + self._window_s * _NS_PER_S // _CHECKS
         self._memory.expire(process, now_ns // _NS_PER_S - self._window_s)
-        return self._judge(frame, event, process, (destination, place), strobe=strobe)
+        strobe = self._strobes(process, place, now_ns // _NS_PER_S)
+        where = _destination(frame, index, event), place
+        return self._judge(frame, event, process, where, strobe=strobe)
 
-    def _destination(self, frame: Frame, index: int, event: Mapping[str, Any]) -> str:
-        address: str = event["remote_address"]
-        known = frame.scene.name_behind(index, address, event["ktime_ns"])
-        return known.name if known else address
+    def _process(self, frame: Frame, index: int) -> Process:
+        """What is remembered of whose beacon it would be."""
+        if not index or self.left_out(frame, index):
+            return _LEFT_OUT
+        return self._memory.processes.at(frame.owners[_owner(frame.scene, index)])
 
-    def _strobes(self, process: Process, place: int, second: int) -> bool:
+    def _strobes(self, process: Process, place: int, now_s: int) -> bool:
         """Whether a destination was contacted more than once a second for a window (RITA: 86,400 a day)."""
-        since, count = process.strobes.get(place, (second, 0))
-        if second - since >= self._window_s:
-            process.strobes[place] = second, 1
-            return count >= self._window_s
-        process.strobes[place] = since, count + 1
-        return False
+        counted_s = now_s - process.counted_s
+        if counted_s < self._window_s:
+            return False
+        found = process.counts[place] >= counted_s
+        process.counts = [0] * len(process.counts)
+        process.counted_s = now_s
+        return found
 
     def _judge(
         self,
@@ -197,6 +214,13 @@ class Beacon(Observer):
             destination if destination != event["remote_address"] else None,
             weight=RANK[severity],
         )
+
+
+def _destination(frame: Frame, index: int, event: Mapping[str, Any]) -> str:
+    """A destination by its name, or by its address."""
+    address: str = event["remote_address"]
+    known = frame.scene.name_behind(index, address, event["ktime_ns"])
+    return known.name if known else address
 
 
 def _owner(scene: Scene, index: int) -> int:

@@ -26,7 +26,8 @@ MAX_CONNECTIONS: Final = 2048
 MAX_ALL_CONNECTIONS: Final = 2_000_000
 # Destinations of one process that are told apart; a beacon keeps to few, and the rest share the last place.
 MAX_DESTINATIONS: Final = 64
-_OTHERS: Final = MAX_DESTINATIONS
+# Addresses of one process whose place is known without asking for their name.
+MAX_ADDRESSES: Final = 256
 
 
 class Process:
@@ -39,29 +40,42 @@ class Process:
         received: Bytes.
         place_of: Which destination each went to.
         check_ns: When it is looked at next.
-        strobes: For each place: since when it is counted, and how many.
+        addresses: Place of each address met lately.
+        counts: For each place, and the one that the others share, connections since ``counted_s``.
+        counted_s: Since when these are counted.
+        forgotten: It is in no table any more: what it is told is told to nobody.
         told: For each place what was told of it; -1 is the process as a whole.
     """
 
-    __slots__ = ("check_ns", "place_of", "places", "received", "seconds", "sent", "strobes", "told")
+    __slots__ = (
+        "addresses", "check_ns", "counted_s", "counts", "forgotten", "place_of", "places", "received",
+        "seconds", "sent", "told",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.places: dict[str, int] = {}
+        self.addresses: dict[str, int] = {}
         self.seconds = array("q")
         self.sent = array("q")
         self.received = array("q")
         self.place_of = array("B")
         self.check_ns = 0
-        self.strobes: dict[int, tuple[int, int]] = {}
+        self.forgotten = False
+        self.counts = [0]
+        self.counted_s = 0
         self.told: dict[int, Severity] = {}
 
-    def place(self, destination: str) -> int:
-        """The place of a destination, given when it is new."""
+    def place(self, address: str, destination: str) -> int:
+        """The place of a destination that an address stands for, given when it is new."""
         found = self.places.get(destination)
         if found is None:
-            found = min(len(self.places), _OTHERS)
-            if found < _OTHERS:
+            found = min(len(self.places), MAX_DESTINATIONS)
+            if found < MAX_DESTINATIONS:
                 self.places[destination] = found
+                self.counts.append(0)
+        if len(self.addresses) >= MAX_ADDRESSES:
+            self.addresses.clear()
+        self.addresses[address] = found
         return found
 
     def connections(self, since_s: int, place: int | None = None) -> list[tuple[int, int, int]]:
@@ -99,6 +113,7 @@ class BeaconMemory:
         process.sent.append(sent)
         process.received.append(received)
         process.place_of.append(place)
+        process.counts[place] += 1
         self.connections += 1
         if len(process.seconds) > MAX_CONNECTIONS:
             self.dropped += MAX_CONNECTIONS // 2
@@ -122,5 +137,6 @@ class BeaconMemory:
             self.trim(process, count)
 
     def _forget(self, process: Process) -> None:
+        process.forgotten = True
         self.connections -= len(process.seconds)
         self.dropped += len(process.seconds)

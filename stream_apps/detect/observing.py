@@ -55,7 +55,10 @@ class Observing:
         self._frame = frame = Frame(scene)
         self._met = {kind: set() for kind in self._first}
         for each in self._observers:
-            each.begin(frame, first_boot_ns + frame.offset_ns)
+            try:
+                each.begin(frame, first_boot_ns + frame.offset_ns)
+            except Exception as error:  # noqa: BLE001 - as in see
+                self.faults.append((each.rule.id, error))
 
     def see(self, kind: str, process: int, event: Mapping[str, Any]) -> Sequence[Seen]:
         """Show an event of one of :attr:`kinds`: by whom, and what was seen. Mostly nothing."""

@@ -18,9 +18,10 @@ from stream_apps.detect.networks import NOT_PUBLIC, Networks
 from stream_apps.detect.observers import OBSERVER_IDS, build_observers
 from stream_apps.detect.observing import Observing
 from stream_apps.detect.sensor_silence import RULE as QUIET
+from stream_apps.errors import ConfigError
 from tests.support.batches import Node
 from tests.support.benign import fail
-from tests.support.stream import rules, run, whole_pipeline
+from tests.support.stream import rules, run, whole_config, whole_pipeline
 
 ROOT = Path(__file__).parents[4]
 
@@ -40,6 +41,22 @@ def test_an_observer_that_fails_is_reported_and_the_others_go_on(monkeypatch: py
     assert {rule for rule, _ in rules(outcome)} == {"nsp.rce-egress", "nsp.metadata-service"}
     [error] = outcome.errors
     assert error.place.startswith("nsp.mining nsp.DnsQuestion at ")
+
+
+def test_an_observer_that_cannot_begin_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream_apps.detect.port_scan.PortScan.begin", lambda *_: 1 / 0)
+    node = Node()
+    tool = node.spawn(node.service("/usr/sbin/nginx"), "/usr/bin/curl")
+    node.connect(tool, "169.254.169.254", 80)
+    outcome = whole_pipeline().process(node.batch(), node.wall_ns)
+    assert "nsp.metadata-service" in [rule for rule, _ in rules(outcome)]
+    assert outcome.errors[0].place.startswith("nsp.port-scan ")
+
+
+def test_an_exclusion_by_name_of_any_rule_needs_resolvers_to_trust() -> None:
+    for rule in ("nsp.beacon", "nsp.dns-tunnel"):
+        with pytest.raises(ConfigError, match="trusted_resolvers"):
+            whole_config(detect={rule: {"exclusions": [{"reason": "x", "dns_names": ["a.example"]}]}})
 
 
 def test_the_same_input_gives_the_same_alerts() -> None:
