@@ -42,8 +42,9 @@ CLOSE: Final = "nsp.SocketClose"
 MAX_WORKLOADS: Final = 4096
 # Endpoints that failed, in one workload's window; a sweep of a /22 on one port fits.
 MAX_FAILED: Final = 1024
-# Endpoints that answered, of one workload: a large scraper's targets.
+# Endpoints that answered, of one workload: a large scraper's targets; and of all: some 80 MB.
 MAX_REACHED: Final = 2048
+MAX_ALL_REACHED: Final = 500_000
 
 _NS_PER_S: Final = 1_000_000_000
 _TCP: Final = 6
@@ -109,9 +110,10 @@ class _Tried:
 class _Workload:
     """What one workload tried."""
 
-    __slots__ = ("datagrams", "failed", "reached", "told_until_ns")
+    __slots__ = ("datagrams", "failed", "forgotten", "reached", "told_until_ns")
 
     def __init__(self) -> None:
+        self.forgotten = False
         self.failed = _Tried()
         self.datagrams = _Tried()
         self.reached: OrderedDict[tuple[str, int], None] = OrderedDict()
@@ -136,7 +138,8 @@ class PortScan(Observer):
         super().__init__(RULE, exclusions, severity)
         self._limits = limits or ScanLimits()
         self._window_ns = self._limits.window_s * _NS_PER_S
-        self._workloads: Bounded[str, _Workload] = Bounded(MAX_WORKLOADS, _Workload)
+        self._workloads: Bounded[str, _Workload] = Bounded(MAX_WORKLOADS, _Workload, self._forget)
+        self._reached = 0
         self._endpoints_evicted = 0
         # Of the batch's images, what was looked up.
         self._of: list[_Workload | None] = []
@@ -159,6 +162,7 @@ class PortScan(Observer):
         return {
             "evicted": self._workloads.evicted,
             "endpoints_evicted": self._endpoints_evicted,
+            "reached_now": self._reached,
             "workloads_now": len(self._workloads),
         }
 
@@ -168,16 +172,25 @@ class PortScan(Observer):
         if not event["established"]:
             return self._failed(frame, index, event)
         workload = self._of[index]
-        if workload is None:
+        if workload is None or workload.forgotten:
             workload = self._of[index] = self._workloads.at(frame.workload_ids[index])
         reached = workload.reached
         endpoint = event["remote_address"], event["remote_port"]
         if endpoint not in reached:
             reached[endpoint] = None
+            self._reached += 1
             if len(reached) > MAX_REACHED:
                 reached.popitem(last=False)
+                self._reached -= 1
                 self._endpoints_evicted += 1
+            while self._reached > MAX_ALL_REACHED:
+                self._workloads.drop_oldest()
         return None
+
+    def _forget(self, workload: _Workload) -> None:
+        workload.forgotten = True
+        self._reached -= len(workload.reached)
+        self._endpoints_evicted += len(workload.reached)
 
     def _refused(self, frame: Frame, index: int, event: Mapping[str, Any]) -> Sighting | None:
         attempt = event["hook"] == "CONNECT" and event["protocol"] == _TCP

@@ -47,10 +47,10 @@ SOCKET_THERE: Final = "nsp.SocketInventory"
 IGNORED_PORTS: Final = (53, 123, 853)
 # A program that was there before we looked may have resolved then; what it contacts meanwhile is learned.
 SETTLE_S: Final = 3600
-# Workloads, and addresses of one: a crawler resolves some thousand an hour. 4,096 workloads with 50 addresses
-# each, as services have, are some 30 MB.
+# Workloads, addresses of one (a crawler resolves some thousand an hour), and of all: some 80 MB.
 MAX_WORKLOADS: Final = 4096
 MAX_ADDRESSES: Final = 4096
+MAX_ALL_ADDRESSES: Final = 500_000
 MAX_NODES: Final = 8192
 
 _NS_PER_S: Final = 1_000_000_000
@@ -99,7 +99,8 @@ class UnresolvedAddress(Observer):
         self._ignored = INSIDE if tuple(ignored_networks) == NOT_PUBLIC else Networks(ignored_networks)
         self._ports = frozenset(ignored_ports)
         self._settle_ns = settle_s * _NS_PER_S
-        self._memories: Bounded[str, _Memory] = Bounded(MAX_WORKLOADS, _Memory)
+        self._memories: Bounded[str, _Memory] = Bounded(MAX_WORKLOADS, _Memory, self._forget)
+        self._addresses = 0
         self._nodes: Bounded[str, list[int]] = Bounded(MAX_NODES, list)
         self._addresses_evicted = 0
 
@@ -116,6 +117,7 @@ class UnresolvedAddress(Observer):
         return {
             "evicted": self._memories.evicted + self._nodes.evicted,
             "addresses_evicted": self._addresses_evicted,
+            "addresses_now": self._addresses,
             "workloads_now": len(self._memories),
         }
 
@@ -135,11 +137,20 @@ class UnresolvedAddress(Observer):
 
     def _learn(self, memory: _Memory, address: str, until_ns: int = _FOR_EVER) -> None:
         known = memory.known
+        self._addresses += address not in known
         known[address] = until_ns
         known.move_to_end(address)
         if len(known) > MAX_ADDRESSES:
             known.popitem(last=False)
+            self._addresses -= 1
             self._addresses_evicted += 1
+        while self._addresses > MAX_ALL_ADDRESSES and len(self._memories) > 1:
+            self._memories.drop_oldest()
+
+    def _forget(self, memory: _Memory) -> None:
+        self._addresses -= len(memory.known)
+        self._addresses_evicted += len(memory.known)
+        memory.known.clear()
 
     def _answer(self, frame: Frame, index: int, event: Mapping[str, Any]) -> None:
         records = event["records"]

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_apps.detect.port_scan import _Tried
+from stream_apps.detect.port_scan import PortScan, _Tried
 from tests.support.batches import SECOND, Node
 from tests.support.benign import close, fail
-from tests.support.stream import rules, run, whole_pipeline
+from tests.support.stream import observer, rules, run, whole_pipeline
 
 if TYPE_CHECKING:
     from stream_apps.pipeline import Pipeline
@@ -133,6 +133,27 @@ def test_workloads_are_counted_by_themselves_and_bounded(monkeypatch: pytest.Mon
     assert severities(node, through) == []
     assert through.metrics()["detect", "port_scan_evicted"] == 1
     assert through.metrics()["detect", "port_scan_workloads_now"] == 2
+
+
+@pytest.mark.parametrize("bound", ["MAX_REACHED", "MAX_ALL_REACHED", "MAX_WORKLOADS"])
+def test_what_answered_is_bounded_and_counted(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"stream_apps.detect.port_scan.{bound}", 10)
+    node, through = Node(), whole_pipeline()
+    node.workloads += [{**node.workloads[1], "id": f"w{each}"} for each in range(30)]
+    services = [node.service("/app/x", workload=2 + each) for each in range(30)]
+    for each in range(600):
+        close(node, services[each % 30], f"10.3.{each % 30}.{each // 30}", 80, 1, 1)
+    run(node, through)
+    workloads = observer(through, PortScan)._workloads
+    figures = through.metrics()
+    kept = figures["detect", "port_scan_reached_now"]
+    assert kept == sum(len(each.reached) for each in workloads.values())
+    assert kept + figures["detect", "port_scan_endpoints_evicted"] == 600
+    assert {
+        "MAX_REACHED": all(len(each.reached) <= 10 for each in workloads.values()),
+        "MAX_ALL_REACHED": kept <= 10,
+        "MAX_WORKLOADS": len(workloads) <= 10,
+    }[bound]
 
 
 Attempt = tuple[int, int, int]

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from stream_apps.detect.unresolved_address import UnresolvedAddress
 from tests.support.batches import SECOND, Node
 from tests.support.benign import host_service
-from tests.support.stream import rules, run, whole_pipeline
+from tests.support.stream import observer, rules, run, whole_pipeline
 
 if TYPE_CHECKING:
     from stream_apps.pipeline import Pipeline
@@ -157,11 +158,22 @@ def test_an_address_is_told_once_a_workload_and_a_day() -> None:
     assert counts == [1, 0, 1]
 
 
-def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream_apps.detect.unresolved_address.MAX_ADDRESSES", 10)
+@pytest.mark.parametrize("bound", ["MAX_ADDRESSES", "MAX_ALL_ADDRESSES", "MAX_WORKLOADS"])
+def test_memory_is_bounded_and_counted(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"stream_apps.detect.unresolved_address.{bound}", 10)
     node, through = Node(), whole_pipeline()
-    job = program(node)
-    node.answer(job, "many.example", [f"203.0.113.{each}" for each in range(30)])
+    node.workloads += [{**node.workloads[1], "id": f"w{each}"} for each in range(30)]
+    jobs = [node.service("/app/job", workload=2 + each) for each in range(30)]
+    for each in range(600):
+        node.answer(jobs[each % 30], "many.example", [f"203.0.{each % 30}.{each // 30}"])
     run(node, through)
-    assert through.metrics()["detect", "unresolved_address_addresses_evicted"] == 20
-    assert through.metrics()["detect", "unresolved_address_workloads_now"] == 1
+    figures = through.metrics()
+    kept = figures["detect", "unresolved_address_addresses_now"]
+    memories = observer(through, UnresolvedAddress)._memories
+    assert kept == sum(len(each.known) for each in memories.values())
+    assert kept + figures["detect", "unresolved_address_addresses_evicted"] == 600
+    assert {
+        "MAX_ADDRESSES": all(len(each.known) <= 10 for each in memories.values()),
+        "MAX_ALL_ADDRESSES": kept <= 10,
+        "MAX_WORKLOADS": len(memories) <= 10,
+    }[bound]
