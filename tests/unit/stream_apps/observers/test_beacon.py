@@ -179,3 +179,28 @@ def test_a_share_of_few_workloads_says_nothing() -> None:
     known = Prevalence()
     known.contact("only", "its.example", 0)
     assert known.factor("its.example", 0) == 1.0
+
+
+@pytest.mark.parametrize(("others", "told"), [(0, True), (15, False)])
+def test_a_destination_that_everybody_calls_needs_a_higher_score(others: int, told: bool) -> None:
+    """Sizes vary, so that Elastic has no say."""
+    node, dice = Node(), random.Random(9)
+    node.workloads += [{**node.workloads[1], "id": f"w{each}"} for each in range(others)]
+    for each in range(others):
+        close(node, node.service("/app/x", workload=2 + each), EVIL, 443, 1, 1)
+    agent = node.service("/app/search")
+    found = live(
+        node, 5, 60, lambda _: close(node, agent, EVIL, 443, 300 + dice.randrange(150), 90), 0.3
+    )  # fmt: skip
+    assert bool(found) is told
+
+
+@pytest.mark.parametrize(("words", "told"), [(["sh"], True), (["crond", "-f"], False)])
+def test_busybox_is_what_it_was_started_as(words: list[str], told: bool) -> None:
+    node = Node()
+    starter = node.spawn(node.service("/app/init", serving=False), "/bin/busybox", words)
+    found = live(
+        node, 4, 60,
+        lambda _: close(node, node.spawn(starter, "/bin/busybox", ["wget", "x"]), EVIL, 443, 310, 90),
+    )  # fmt: skip
+    assert bool(found) is told

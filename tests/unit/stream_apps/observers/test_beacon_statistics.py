@@ -127,3 +127,12 @@ def test_autocovariance_is_the_formula(series: list[int]) -> None:
             pairs = [(series[each] - mean) * (series[each + lag] - mean) for each in range(size - lag)]
             expected = max(expected, statistics.fmean(pairs) / variance)
     assert elastic.autocovariance(series) == pytest.approx(expected)
+
+
+def test_a_narrow_range_has_no_skew() -> None:
+    assert rita.evenness([1, 1, 2, 9, 9], small=1.0) == pytest.approx(0.75)
+
+
+def test_elastic_trims_what_stands_out() -> None:
+    assert elastic.is_even([300] * 18 + [0, 99_999], 0.05)
+    assert not elastic.is_even([300] * 10 + [900] * 10, 0.05)

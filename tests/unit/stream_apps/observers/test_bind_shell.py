@@ -107,3 +107,13 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     run(node, through)
     assert through.metrics()["detect", "bind_shell_processes_now"] == 5
     assert through.metrics()["detect", "bind_shell_evicted"] == 15
+
+
+def test_a_relay_that_listens_for_its_own_workload_is_none() -> None:
+    node = Node()
+    shell = node.spawn(node.service("/usr/sbin/nginx"), "/usr/bin/dash")
+    relay = node.spawn(shell, "/usr/bin/socat", ["socat", "TCP-LISTEN:80", "UNIX:/x"])
+    node.add(
+        "SocketListen", relay, cookie=77, protocol=6, local_address="127.0.0.1", local_port=80
+    )  # fmt: skip
+    assert severities(node) == []

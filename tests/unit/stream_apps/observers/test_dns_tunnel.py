@@ -205,3 +205,11 @@ def test_the_defaults_are_the_published_figures() -> None:
     assert (limits.names, limits.information_bytes, limits.long_name_bytes, limits.odd_names) == (
         100, 4096, 90, 8,
     )  # fmt: skip
+
+
+def test_information_goes_on_beyond_what_is_compressed_at_once() -> None:
+    domain = _Domain()
+    for _ in range(400):
+        domain.say(base64.b32encode(DICE.randbytes(50)))
+    assert domain.information() >= 0.9 * 400 * 50
+    assert len(domain.sample) < 8192

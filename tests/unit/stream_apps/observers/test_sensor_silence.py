@@ -171,3 +171,14 @@ def test_nodes_are_bounded_and_the_rule_can_be_switched_off(monkeypatch: pytest.
     beat(off, Node())
     assert ("detect", "sensor_silence_nodes_now") not in off.metrics()
     off.takes(lambda _: False)
+
+
+def test_losses_of_a_batch_that_comes_again_are_not_counted_again() -> None:
+    through, node = pipeline(), Node()
+    node.add("ProcessExit", 0, exit_status=0, signal=0)
+    first = node.batch()
+    node.lose(600)
+    node.add("ProcessExit", 0, exit_status=0, signal=0)
+    second = node.batch()
+    for batch in (first, second, first, second, second):
+        assert [each["rule_id"] for each in through.process(batch, 0).alerts] == []
