@@ -35,11 +35,16 @@ RULE: Final = Rule(
 )
 EXEC: Final = "nsp.ProcessExec"
 
-# Behaviours told, of all workloads; one forgotten is told again.
-MAX_TOLD: Final = 50_000
+# Behaviours told, and those asked for lately, of all workloads; one forgotten is told or asked for again.
+MAX_KEPT: Final = 100_000
 # From here on the kernel gives ports to whoever wants any.
 EPHEMERAL_PORTS: Final = 32_768
 _TOLD_NS: Final = 86_400_000_000_000
+# What the baseline does not deny is asked for again after this: it may have learned, or forgotten.
+_ASKED_NS: Final = 60_000_000_000
+_VERBS: Final[dict[Kind, str]] = {
+    "executable": "runs", "destination": "contacts", "listen": "listens on port",
+}  # fmt: skip
 _ATTACK: Final[dict[Kind, str]] = {"executable": "T1059", "destination": "T1071", "listen": "T1571"}
 
 
@@ -64,7 +69,7 @@ class Drift(Observer):
         super().__init__(RULE, exclusions, severity)
         self._ephemeral = ephemeral_ports
         self._baseline = baseline
-        self._told: Bounded[tuple[str, str, str], int] = Bounded(MAX_TOLD, int)
+        self._until: Bounded[tuple[str, Kind, str, int], int] = Bounded(MAX_KEPT, int)
 
     def firsts(self) -> Mapping[str, Handler]:
         """See :class:`Observer`."""
@@ -78,15 +83,13 @@ class Drift(Observer):
 
     def metrics(self) -> Mapping[str, int]:
         """See :class:`Observer`."""
-        return {"evicted": self._told.evicted, "told_now": len(self._told)}
+        return {"evicted": self._until.evicted, "kept_now": len(self._until)}
 
     def _contact(self, frame: Frame, index: int, event: Mapping[str, Any]) -> Sighting | None:
         address, port = event["remote_address"], event["remote_port"]
         if not index or frame.scene.stays_inside(index, address):
             return None
-        where = destination_value(frame, index, event)
-        destination = Destination(address, port, event["protocol"])
-        return self._judge(frame, index, event, "destination", where, destination)
+        return self._judge(frame, index, event, "destination", (address, port))
 
     def _refusal(self, frame: Frame, index: int, event: Mapping[str, Any]) -> Sighting | None:
         if event["hook"] not in ("CONNECT", "SENDMSG") or event["reason"].startswith("QUARANTINED"):
@@ -95,37 +98,42 @@ class Drift(Observer):
 
     def _executed(self, frame: Frame, index: int, event: Mapping[str, Any]) -> Sighting | None:
         path: str = frame.scene.view.processes[index]["executable"]
-        return self._judge(frame, index, event, "executable", path) if path else None
+        return self._judge(frame, index, event, "executable", (path, 0)) if path else None
 
     def _listen(self, frame: Frame, index: int, event: Mapping[str, Any]) -> Sighting | None:
         port: int = event["local_port"]
         if not port or port >= self._ephemeral:
             return None
-        return self._judge(frame, index, event, "listen", str(port))
+        return self._judge(frame, index, event, "listen", ("", port))
 
     def _judge(
-        self,
-        frame: Frame,
-        index: int,
-        event: Mapping[str, Any],
-        kind: Kind,
-        value: str,
-        destination: Destination | None = None,
+        self, frame: Frame, index: int, event: Mapping[str, Any], kind: Kind, what: tuple[str, int]
     ) -> Sighting | None:
         workload = frame.workload_ids[index]
-        if self._baseline is None or self._baseline.known(workload, kind, value) is not False:
-            return None
         now_ns = event["ktime_ns"] + frame.offset_ns
-        key = workload, kind, value
-        if (self._told.peek(key) or 0) > now_ns:
+        key = workload, kind, *what
+        if self._baseline is None or (self._until.peek(key) or 0) > now_ns:
             return None
-        self._told.put(key, now_ns + _TOLD_NS)
+        text, port = what
+        value = {
+            "executable": lambda: text,
+            "destination": lambda: destination_value(frame, index, event),
+            "listen": lambda: str(port),
+        }[kind]()
+        if self._baseline.known(workload, kind, value) is not False:
+            self._until.put(key, now_ns + _ASKED_NS)
+            return None
+        self._until.put(key, now_ns + _TOLD_NS)
+        return self._sighting(frame, index, event, kind, value)
+
+    def _sighting(
+        self, frame: Frame, index: int, event: Mapping[str, Any], kind: Kind, value: str
+    ) -> Sighting:
         level, _ = character(frame, index)
-        what = {
-            "executable": f"runs {shown(value)}",
-            "destination": f"contacts {value}",
-            "listen": f"listens on port {value}",
-        }[kind]
+        what = f"{_VERBS[kind]} {shown(value)}"
+        destination = None
+        if kind == "destination":
+            destination = Destination(event["remote_address"], event["remote_port"], event["protocol"])
         return Sighting(
             self.capped("HIGH" if level >= DROPPED else "MEDIUM"),
             f"{what}: never while learned",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.batches import Node
+from tests.support.batches import SECOND, Node
 from tests.support.learned import Learned
 from tests.support.stream import rules, run, whole_pipeline
 
@@ -94,11 +94,23 @@ def test_without_a_baseline_there_is_nothing_to_tell() -> None:
 
 
 def test_what_is_told_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream_apps.detect.drift.MAX_TOLD", 10)
+    monkeypatch.setattr("stream_apps.detect.drift.MAX_KEPT", 10)
     node, through = Node(), whole_pipeline(Learned(otherwise=False))
     service = node.service("/usr/sbin/nginx")
     for each in range(30):
         node.connect(service, f"10.9.9.{each}", 5432)
     run(node, through)
-    assert through.metrics()["detect", "drift_told_now"] == 10
+    assert through.metrics()["detect", "drift_kept_now"] == 10
     assert through.metrics()["detect", "drift_evicted"] == 20
+
+
+def test_a_baseline_is_asked_once_a_minute_and_not_for_each_connection() -> None:
+    node, learned = Node(), Learned(otherwise=None)
+    through = whole_pipeline(learned)
+    service = node.service("/usr/sbin/nginx")
+    for later_s, count in ((0, 1), (30, 1), (40, 2)):
+        node.now_ns += later_s * SECOND
+        for _ in range(3):
+            node.connect(service, "10.9.9.9", 5432)
+            run(node, through)
+        assert [kind for _, kind, _ in learned.asked].count("destination") == count
