@@ -194,18 +194,21 @@ class DroppedProgram(Observer):
 
 
 def _dropped(scene: Scene, index: int) -> _Mark:
-    """The nearest dropped program at or above an image, in its workload."""
+    """The nearest dropped program at or above an image, in its workload: where its tree begins."""
     view = scene.view
     seen: set[int] = set()
+    found = _NO_MARK
     while index and index not in seen:
         seen.add(index)
         image = view.processes[index]
-        where = dropped_from(image) if image["origin"] in ("EXEC", "INVENTORY", "FORK") else ""
+        where = dropped_from(image)
         if where and not _is_runtime(scene, index):
             step = 1 if where.endswith("tmp") else 2
-            return _Mark(index, f"runs {where}", step)
+            found = _Mark(index, f"runs {where}", max(step, found.step))
+        elif found.index:
+            break
         index = view.parent_within(index)
-    return _NO_MARK
+    return found
 
 
 def _is_runtime(scene: Scene, index: int) -> bool:

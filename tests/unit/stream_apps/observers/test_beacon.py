@@ -204,3 +204,17 @@ def test_busybox_is_what_it_was_started_as(words: list[str], told: bool) -> None
         lambda _: close(node, node.spawn(starter, "/bin/busybox", ["wget", "x"]), EVIL, 443, 310, 90),
     )  # fmt: skip
     assert bool(found) is told
+
+
+def test_destinations_and_workloads_known_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream_apps.detect.prevalence.MAX_DESTINATIONS", 10)
+    monkeypatch.setattr("stream_apps.detect.prevalence.MAX_WORKLOADS", 10)
+    known = Prevalence()
+    for each in range(50):
+        known.contact(f"w{each}", f"d{each}.example", 0)
+        known.contact(f"w{each}", "everybodys.example", 0)
+    assert len(known.destinations) == 10
+    assert known.destinations.evicted == 41
+    everybody = known.destinations.peek("everybodys.example")
+    assert everybody
+    assert len(everybody.workloads) == 10

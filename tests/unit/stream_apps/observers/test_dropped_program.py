@@ -71,6 +71,19 @@ def test_what_it_starts_counts_and_the_dropped_program_is_named() -> None:
     assert [each["role"] for each in alert["lineage"] if each["executable"] == "/dev/shm/x"]
 
 
+def test_what_it_forks_is_its_tree_and_its_launcher_excuses_that_too() -> None:
+    node = Node()
+    dropped = node.spawn(job(node), "/dev/shm/x")
+    node.connect(node.fork(node.fork(dropped)), EVIL, 443)
+    [alert] = [each for each in run(node, whole_pipeline()).alerts if each["rule_id"] == RULE]
+    roles = {(each["tgid"], each["role"]) for each in alert["lineage"]}
+    assert (node.images[dropped]["tgid"], "cut-root") in roles
+    node = Node()
+    test = node.spawn(node.spawn(job(node), "/usr/local/go/bin/go"), "/tmp/go-build1/x.test")
+    node.connect(node.fork(test), EVIL, 443)
+    assert severities(node) == []
+
+
 def test_without_the_network_or_inside_the_own_workload_it_is_nobodys_business() -> None:
     node = Node()
     actor = node.spawn(job(node), "/tmp/conftest")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from stream_apps.detect.kubernetes_api import KubernetesApi
 from tests.support.batches import Node
 from tests.support.learned import Learned
-from tests.support.stream import rules, run, whole_pipeline
+from tests.support.stream import observer, rules, run, whole_pipeline
 
 if TYPE_CHECKING:
     from stream_apps.pipeline import Pipeline
@@ -78,3 +79,12 @@ def test_addresses_are_the_configurations() -> None:
     assert severities(node, whole_pipeline(detect={RULE: {"addresses": ["10.1.1.1"], "ports": [8443]}})) == [
         "HIGH"
     ]
+
+
+def test_what_is_learned_of_the_address_is_bounded() -> None:
+    node, through = Node(), whole_pipeline()
+    service = node.service("/manager")
+    for each in range(400):
+        node.answer(service, "kubernetes.default.svc", [f"10.33.{each // 200}.{each % 200}"])
+    run(node, through)
+    assert len(observer(through, KubernetesApi)._learned) == 256

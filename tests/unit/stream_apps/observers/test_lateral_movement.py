@@ -99,3 +99,14 @@ def test_each_destination_is_told_once_a_day() -> None:
     for _ in range(3):
         node.connect(intruder(node), "10.5.5.5", 22)
     assert severities(node, through) == ["HIGH"]
+
+
+def test_contacts_told_are_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream_apps.detect.contact.MAX_TOLD", 10)
+    node, through = Node(), whole_pipeline()
+    actor = intruder(node)
+    for each in range(30):
+        node.connect(actor, f"10.5.5.{each}", 22)
+    run(node, through)
+    assert through.metrics()["detect", "lateral_movement_contacts_now"] == 10
+    assert through.metrics()["detect", "lateral_movement_evicted"] == 20
