@@ -99,11 +99,13 @@ class DroppedProgram(Observer):
         )
         self._staged: Bounded[tuple[str, int, int], str] = Bounded(MAX_PROCESSES, str)
         self._marks: list[_Mark | None] = []
+        self._any_staged = False
 
     def begin(self, frame: Frame, first_ns: int) -> None:
         """See :class:`Observer`."""
         del first_ns
         self._marks = [None] * len(frame.owners)
+        self._any_staged = len(self._staged) > 0
 
     def firsts(self) -> Mapping[str, Handler]:
         """See :class:`Observer`."""
@@ -133,6 +135,9 @@ class DroppedProgram(Observer):
             raise ValueError(kind)
 
         def judge(frame: Frame, index: int, event: Mapping[str, Any]) -> Sighting | None:
+            # Most images are looked at once, and their events cost no more than this.
+            if self._marks[index] is _NO_MARK and not self._any_staged:
+                return None
             mark = self._mark(frame, index)
             if not mark.index:
                 return None
@@ -173,13 +178,14 @@ class DroppedProgram(Observer):
         for at_ns, written in known:
             if at_ns >= since_ns and ran and is_one_of(ran[0], written):
                 self._staged.put(frame.owners[index], ran[0])
+                self._any_staged = True
                 return
 
     def _mark(self, frame: Frame, index: int) -> _Mark:
         found = self._marks[index]
         if found is None:
             found = self._marks[index] = _dropped(frame.scene, index)
-        if found.index or not len(self._staged):
+        if found.index or not self._any_staged:
             return found
         view = frame.scene.view
         seen: set[int] = set()

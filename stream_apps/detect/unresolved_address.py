@@ -178,6 +178,8 @@ class UnresolvedAddress(Observer):
             self._nodes.put(frame.scene.view.node, [event["ktime_ns"] + frame.offset_ns])
 
     def _connect(self, frame: Frame, index: int, event: Mapping[str, Any]) -> Sighting | None:
+        if event["remote_address"] in self._ignored:
+            return None
         if event["protocol"] == _UDP and character(frame, index).level < DROPPED:
             return None
         return self._contact(frame, index, event)

@@ -14,7 +14,7 @@ from tests.support.benign import close, fail
 from tests.support.stream import whole_pipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 OUTSIDE = [f"203.0.113.{each}" for each in range(1, 30)]
 
@@ -22,7 +22,7 @@ OUTSIDE = [f"203.0.113.{each}" for each in range(1, 30)]
 def something(node: Node, dice: random.Random, processes: Sequence[int]) -> None:
     """One thing that happens: mostly harmless, in sum often not."""
     who, where = dice.choice(processes), dice.choice(OUTSIDE)
-    dice.choice([
+    deeds: list[Callable[[], object]] = [
         lambda: node.ask(who, f"{dice.randbytes(30).hex()}.evil.example"),
         lambda: fail(node, who, "10.2.0.9", dice.randrange(1, 60)),
         lambda: close(node, who, where, 443, 300, 90),
@@ -33,7 +33,8 @@ def something(node: Node, dice: random.Random, processes: Sequence[int]) -> None
         lambda: node.connect(who, "10.96.0.1", 443),
         lambda: node.send(who, "10.2.0.9", dice.randrange(1, 300)),
         lambda: accept(node, who, where),
-    ])()  # fmt: skip
+    ]
+    dice.choice(deeds)()
     node.now_ns += dice.randrange(2) * SECOND
 
 
