@@ -10,6 +10,7 @@ from stream_apps.correlate.lineage import LineageRules
 from stream_apps.correlate.names import NameLimits, NameTable
 from stream_apps.correlate.programs import ProgramLists, Programs, program_name
 from stream_apps.detect.registry import RULE_IDS
+from stream_apps.detect.sensor_silence import SensorSilence, SilenceLimits
 from stream_apps.respond.limits import Disarmer, Limits, Rate
 from stream_apps.respond.never_cut import NeverCut
 from stream_apps.respond.responder import Blocking, Policy, Responder
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from stream_apps.config import StreamConfig
     from stream_apps.config_sections import BlockingItem, Correlate, NeverCutItem, Respond, RuleResponse
+    from stream_apps.correlate.pods import PodTable
     from stream_apps.detect.rule import Destination
     from stream_apps.respond.desired import DesiredStates
 
@@ -50,6 +52,15 @@ def build_names(config: Correlate) -> NameTable:
     names = config.names
     limits = NameLimits(names.max_workloads, names.max_addresses, names.grace_s)
     return NameTable(limits, names.trusted_resolvers)
+
+
+def build_silence(config: StreamConfig, pods: PodTable) -> SensorSilence | None:
+    """Who watches the nodes; None where the configuration wants nobody to."""
+    item = config.detect.sensor_silence
+    if not item.enabled:
+        return None
+    limits = SilenceLimits(item.silent_s, item.lost_events, item.lost_share, config.detect.repeat_after_s)
+    return SensorSilence(limits, item.severity, pods.on_node)
 
 
 def build_responder(config: StreamConfig, states: DesiredStates) -> tuple[Responder, Limits]:

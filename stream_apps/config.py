@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from stream_apps.config_sections import Correlate, Detect, Kafka, Respond, Section, Service, Signing
+from stream_apps.config_basis import RuleItem, Section
+from stream_apps.config_sections import Correlate, Detect, Kafka, Respond, Service, Signing
 from stream_apps.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class StreamConfig(Section):
     def _names_need_resolvers(self) -> StreamConfig:
         by_name = [
             each.reason
-            for rule in (self.detect.rce_egress, self.detect.reverse_shell)
+            for _, rule in self.detect
+            if isinstance(rule, RuleItem)
             for each in rule.exclusions
             if each.dns_names
         ]

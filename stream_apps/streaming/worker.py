@@ -144,9 +144,13 @@ class Worker:
         Raises:
             StreamError: An output is refused for good.
         """
-        for order in self._pipeline.tick(self._now_ns()).enforcements:
+        decided = self._pipeline.tick(self._now_ns())
+        for order in decided.enforcements:
             if problem := await self._enforce(order):
                 _log.error("enforcement cannot be written", subject=order.get("subject"), reason=problem)
+        for alert in decided.alerts:
+            if problem := await self._alert(alert):
+                _log.error("alert cannot be written", rule=alert.get("rule_id"), reason=problem)
 
     def remember(self, message: Message) -> None:
         """Let the pipeline see a batch again that was decided before a restart; nothing comes of it.

@@ -200,9 +200,10 @@ def test_parts_that_cannot_be_used_are_kept_and_the_rest_is_published(bench: Ben
 
 
 def test_what_time_brings_is_published_too(bench: Bench) -> None:
-    bench.pipeline.decided = Decided(enforcements=[sample("Enforcement", "workload-destinations")])
+    enforcement = sample("Enforcement", "workload-destinations")
+    bench.pipeline.decided = Decided([sample("Alert", "pod")], [enforcement])
     asyncio.run(bench.worker.tick())
-    assert bench.outputs.topics == ["nsp.enforcement"]
+    assert bench.outputs.topics == ["nsp.enforcement", "nsp.alerts"]
 
 
 def test_a_long_value_is_cut_so_that_its_letter_fits(bench: Bench) -> None:
