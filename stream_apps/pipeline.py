@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_apps.config import StreamConfig
-    from stream_apps.correlate.order import Event
+    from stream_apps.correlate.order import Admission, Event
     from stream_apps.detect.findings import Finding
     from stream_apps.detect.rule import Detector, Suspect
     from stream_apps.errors import Stage
@@ -89,6 +89,7 @@ class Pipeline:
 
     Attributes:
         ledger: The account of all events.
+        learner: What workloads do; None when nothing is learned.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Pipeline:
         self._programs = assembly.build_programs(config.correlate)
         self._lineage_rules = assembly.build_lineage_rules(config.correlate)
         self._names = assembly.build_names(config.correlate)
+        self.learner = assembly.build_learner(config, self._names)
         self._ordering = Ordering()
         self._detectors = build_detectors(config.detect, self._desk)
         self._suppression = Suppression(config.detect.repeat_after_s * assembly.NS_PER_S)
@@ -133,6 +135,7 @@ class Pipeline:
         scene = Scene(view, descents(view, self._lineage_rules), self._names, self._pods)
         findings = self._detect(scene, admission.events, outcome)
         self._respond(scene, findings, batch["clock"]["wall_ns"] if replaying else now_ns, outcome)
+        self._learn(scene, batch, admission, outcome)
         self._count(outcome, admission.gap_bytes)
         if replaying:
             outcome.alerts, outcome.enforcements = [], []
@@ -159,6 +162,7 @@ class Pipeline:
         return {
             **self._counts,
             **self._desk.metrics(),
+            **(self.learner.metrics() if self.learner else {}),
             ("correlate", "events_unaccounted"): totals.unaccounted,
             ("correlate", "events_lost"): totals.lost,
             ("correlate", "names_workload_evicted"): self._names.evicted_workloads,
@@ -257,6 +261,15 @@ class Pipeline:
         for each in enforcements:
             outcome.enforcements.append(each)
             self._times.issued(each, view.wall_offset_ns)
+
+    def _learn(self, scene: Scene, batch: dict[str, Any], admission: Admission, outcome: Outcome) -> None:
+        """After the detectors, whose baseline is what was known before this batch."""
+        if self.learner is None:
+            return
+        try:
+            self.learner.observe(scene, batch, admission.events, admission.gap_bytes)
+        except Exception as error:  # noqa: BLE001 - the alerts of the batch do not depend on it
+            self._report(outcome, EventError("learn", f"batch {batch['sequence']}", _words(error)))
 
     def _count(self, outcome: Outcome, gap_bytes: int) -> None:
         counts = self._counts

@@ -20,6 +20,7 @@ from stream_apps.streaming.side_input import SideInput
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from stream_apps.learn.learner import Learner
     from stream_apps.pipeline import Pipeline
 
 
@@ -34,6 +35,7 @@ class Listener:
     def __init__(self) -> None:
         self.enforcements: list[Mapping[str, Any]] = []
         self.statuses: list[Mapping[str, Any]] = []
+        self.learner: Learner | None = None
 
     def on_enforcement(self, enforcement: Mapping[str, Any]) -> None:
         self.enforcements.append(enforcement)

@@ -24,6 +24,8 @@ from tests.support.attacks import attack_batch
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from stream_apps.learn.learner import Learner
+
 NOW_NS = 1_790_000_000_500_000_000
 PARTITIONS = 6
 
@@ -54,6 +56,7 @@ class Pipeline:
     decided: Decided = field(default_factory=Decided)
     error: Exception | None = None
     seen: list[tuple[int, bool]] = field(default_factory=list)
+    learner: Learner | None = None
 
     def process(self, batch: dict[str, Any], now_ns: int, *, replaying: bool = False) -> Decided:
         assert now_ns == NOW_NS
