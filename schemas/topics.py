@@ -156,9 +156,9 @@ OBSERVATIONS: Final = Topic(
     cleanup="compact",
     retention_ms=None,
     why="Every stream app reads all of it at start, and goes on learning where the one before it was. Each "
-    "record is written by the app that reads its node's events, so two never write one key. A tombstone makes "
-    "a workload learn anew; it stays three days, longer than any app is away before it reads from the start "
-    "anyway.",
+    "record is written by the app that reads its node's events, so two never write one key. A tombstone "
+    "makes a workload learn anew; it stays three days, longer than any app is away before it reads from the "
+    "start anyway.",
     config={
         **_COMPACT,
         "max.message.bytes": str(BATCH_MAX_BYTES),

@@ -46,7 +46,7 @@ class Bounds(Section):
     """Workloads times the nodes they run on; the one unseen for longest makes room, and learns anew."""
     programs: Annotated[int, Field(ge=1, le=512)] = 128
     """Programs of one workload on one node."""
-    addresses: Annotated[int, Field(ge=2, le=4096)] = 64
+    addresses: Annotated[int, Field(ge=2, le=4096)] = 32
     """Addresses of one program and port; more are folded into networks."""
     names: Annotated[int, Field(ge=1, le=4096)] = 256
     """Names of one program."""

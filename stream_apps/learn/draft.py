@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from schemas.profile.canonical import to_document, to_record
 from schemas.profile.model import API_VERSION, KIND, MAX_PROCESSES, Profile
 from schemas.profile.values import PROTOCOLS, WITH_PORTS
 from stream_apps.errors import StreamAppError
-from stream_apps.learn.evidence import deed, evidence, moment
+from stream_apps.learn.evidence import deed, evidence, moment, number
 from stream_apps.learn.folding import network
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ _DNS_PORT: Final = 53
 _MAX_RESOLVERS: Final = 8
 # Of what is not in the draft; the whole list is in `nsp learn WORKLOAD -o json`.
 _LISTED: Final = 20
+# Networks of one program and direction that are told one by one, each with its evidence.
+_READABLE: Final = 16
 _PROTOCOL_NAMES: Final = {number: name for name, number in PROTOCOLS.items()}
 _NO_NAME: Final = re.compile(r"[^a-z0-9.-]+")
 
@@ -130,7 +132,8 @@ def draft(workload: Merged, verdict: Verdict, wanted: Wanted) -> Draft:
     for key, behaviour in sorted(learned.items()):
         _add(programs.setdefault(key.path, _Program()), key, behaviour, resolvers)
     for each in programs.values():
-        each.egress.cidrs = _without(each.egress.cidrs, forbidden)
+        each.egress.cidrs = _without(_collapsed(each.egress.cidrs), forbidden)
+        each.ingress.cidrs = _collapsed(each.ingress.cidrs)
     processes = {path: each for path, each in programs.items() if _network(each)}
     if len(processes) > MAX_PROCESSES:
         raise DraftError(f"{workload.key} has {len(processes)} programs; a profile holds {MAX_PROCESSES}")
@@ -207,6 +210,23 @@ def _forbidden(workload: Merged, wanted: Wanted) -> list[IpNetwork]:
     return [ip_network(each, strict=False) for each in (*wanted.forbidden, *refused)]
 
 
+def _collapsed(cidrs: Mapping[IpNetwork, Behaviour]) -> dict[IpNetwork, Behaviour]:
+    """A long list as the fewest networks that are exactly the same."""
+    if len(cidrs) <= _READABLE:
+        return dict(cidrs)
+    found: dict[IpNetwork, Behaviour] = {}
+    for version in (4, 6):
+        same: Any = [each for each in cidrs if each.version == version]
+        for wide in collapse_addresses(same):
+            total: Behaviour | None = None
+            for each in same:
+                if each.subnet_of(wide):
+                    total = _sum(total, cidrs[each])
+            if total:
+                found[wide] = total
+    return found
+
+
 def _without(
     cidrs: Mapping[IpNetwork, Behaviour], forbidden: Iterable[IpNetwork]
 ) -> dict[IpNetwork, Behaviour]:
@@ -264,8 +284,9 @@ def _header(
     yield f"Learned of {workload.key}: {verdict.state} ({verdict.reason})"
     yield verdict.statement()
     yield (
-        f"Seen from {moment(workload.first_ns)} to {moment(workload.last_ns)}: {workload.pods} pods on "
-        f"{len(workload.nodes)} nodes, {workload.starts} starts seen whole"
+        f"Seen from {moment(workload.first_ns)} to {moment(workload.last_ns)}: "
+        f"{number(workload.pods, 'pod')} on {number(len(workload.nodes), 'node')}, "
+        f"{number(workload.starts, 'start')} seen whole"
     )
     yield "May be enforced." if verdict.may_enforce else "Not to be enforced yet:"
     yield from (f"  {part.name}: {part.text}" for part in verdict.gate if not part.met)

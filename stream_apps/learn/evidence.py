@@ -27,7 +27,7 @@ def evidence(behaviour: Behaviour) -> str:
     """First and last seen, how often, in how many pods and hours."""
     said = (
         f"first {moment(behaviour.first_ns)}, last {moment(behaviour.last_ns)}, {_times(behaviour.count)}, "
-        f"{_number(behaviour.pods, 'pod')}, {_number(behaviour.units, 'pod-hour')}"
+        f"{number(behaviour.pods, 'pod')}, {number(behaviour.units, 'pod-hour')}"
     )
     if behaviour.before_sensor:
         said += ", only by what ran before the sensor"
@@ -56,5 +56,6 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _number(count: int, of: str) -> str:
+def number(count: int, of: str) -> str:
+    """How many of something."""
     return f"{count} {of}{'' if count == 1 else 's'}"

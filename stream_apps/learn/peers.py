@@ -38,7 +38,7 @@ class PeerLimits:
         widest_sources: The same of those that come in.
     """
 
-    addresses: int = 64
+    addresses: int = 32
     names: int = 256
     ephemeral_ports: int = 16
     widest: tuple[int, int] = (24, 64)

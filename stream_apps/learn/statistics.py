@@ -7,8 +7,8 @@ incidences of each behaviour and the number of units. Output: :class:`Estimate`.
 incidence nothing is known, and the estimate says so.
 
 Sources: Good-Turing coverage and its correction by f2 as in Chao and Jost (Ecology 93, 2012) and STADS
-(Böhme, TOSEM 2018); its variance by Esty (Annals of Statistics 11, 1983), taken as a score interval because
-f1 is small; the lower bound of the unseen is Chao2 (Biometrics 43, 1987).
+(Böhme, TOSEM 2018); its variance by Esty (Annals of Statistics 11, 1983); the lower bound of the unseen is
+Chao2 (Biometrics 43, 1987).
 """
 
 from __future__ import annotations
@@ -84,16 +84,20 @@ def coverage(n: int, f1: int, f2: int) -> float:
 def interval(n: int, f1: int, f2: int) -> tuple[float, float]:
     """The 95 % interval of the coverage.
 
-    Nothing found once: 3/n. Else by the variance of f1 against what it estimates, ``f1 + 2 f2``, as a score
-    interval: for a small f1 a normal one around it would reach too short.
+    Nothing found once: 3/n. Else by the variance of f1 against what it estimates, ``f1 + 2 f2``: from below
+    as a score interval, from above by the Wilson-Hilferty bound of a count that varies so much, because for
+    a small f1 a normal interval around it would reach too short.
     """
     if n == 0:
         return 0.0, 1.0
     if f1 == 0:
         return max(0.0, 1.0 - _RULE_OF_THREE / n), 1.0
-    middle = 1.0 - coverage(n, f1, f2) + _Z * _Z / (2 * n)
-    reach = _Z * math.sqrt(f1 + 2 * f2 + _Z * _Z / 4) / n
-    return max(0.0, 1.0 - middle - reach), min(1.0, 1.0 - middle + reach)
+    missing = 1.0 - coverage(n, f1, f2)
+    most = missing + (_Z * _Z / 2 + _Z * math.sqrt(f1 + 2 * f2 + _Z * _Z / 4)) / n
+    spread = (f1 + 2 * f2) / f1
+    count = f1 / spread
+    share = max(0.0, 1 - 1 / (9 * count) - _Z / (3 * math.sqrt(count))) ** 3
+    return max(0.0, 1.0 - most), 1.0 - missing * share
 
 
 def unseen(m: int, q1: int, q2: int) -> float:

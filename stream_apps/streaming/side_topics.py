@@ -2,8 +2,9 @@
 """The topics every stream app reads in whole, beside its share of the events.
 
 ``nsp.pods``, ``nsp.profiles``, ``nsp.observations`` and ``nsp.enforcement`` from the beginning, loaded before
-the first event is processed or the first order published; ``nsp.enforcement-status`` from now on. One consumer without a group, in a thread; what it reads is handed to
-the event loop, so that the pipeline is touched by one thread only. A broker that is away is waited for.
+the first event is processed or the first order published; ``nsp.enforcement-status`` from now on. One
+consumer without a group, in a thread; what it reads is handed to the event loop, so that the pipeline is
+touched by one thread only. A broker that is away is waited for.
 """
 
 from __future__ import annotations
