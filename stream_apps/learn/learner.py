@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from stream_apps.learn.conduct import Conduct, Mistrust
     from stream_apps.learn.identity import Identity
     from stream_apps.learn.peer_names import PeerNames
+    from stream_apps.learn.peers import Peers
     from stream_apps.learn.shard import ShardLimits
     from stream_apps.learn.sightings import Deed
 
@@ -89,6 +90,8 @@ class _Actor:
     shard: Shard
     identity: Identity
     workload_id: str
+    # With whom it speaks, by kind and protocol.
+    peers: dict[tuple[str, int], Peers] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -115,6 +118,7 @@ class Learner:
         self._settings = settings
         self._mistrust = mistrust
         self._peers = peers
+        self._name_of = peers.names.name_of
         self._nodes: OrderedDict[str, _Node] = OrderedDict()
         self._keys: OrderedDict[str, str] = OrderedDict()
         self._by_workload: dict[str, dict[str, Shard]] = {}
@@ -136,12 +140,12 @@ class Learner:
         self._losses(node, scene, batch, gap_bytes)
         if batch["ring_start"] < node.floor:
             events = self._unlearned(scene, events)
-        for hour, part in _by_hour(events, scene.view.wall_offset_ns):
+        offset_ns, images = scene.view.wall_offset_ns, len(scene.view.processes)
+        for hour, part in _by_hour(events, offset_ns):
             passing = _Pass(scene, hour)
-            images = len(scene.view.processes)
             for deed, (count, first, last) in tally(part, self.counts).items():
                 if 0 <= deed[0] < images:
-                    self._learn(passing, deed, count, (scene.wall_ns(first), scene.wall_ns(last)))
+                    self._learn(passing, deed, count, (first + offset_ns, last + offset_ns))
                 else:
                     self.counts["unusable_event"] += count
         node.position = max(node.position, batch["ring_end"])
@@ -212,7 +216,8 @@ class Learner:
                 self.counts["unnamed_program"] += count
                 return
         shard = actor.shard
-        shard.last_ns = max(shard.last_ns, seen_ns[1])
+        if seen_ns[1] > shard.last_ns:  # noqa: PLR1730 - once a deed, and max() takes three times as long
+            shard.last_ns = seen_ns[1]
         if deed[1] == "EGRESS" or deed[1] == "INGRESS":
             behaviour = self._with_peer(actor, deed, seen_ns[0])
         else:
@@ -229,23 +234,27 @@ class Learner:
         """The behaviour of reaching somebody, or being reached; most are known and found without a key."""
         _, kind, protocol, port, address, refused = deed
         shard, (program, standing) = actor.shard, (actor.conduct.program, actor.conduct.standing)
-        inner = loopback(address)
-        if inner and actor.identity.kind != "HOST_SERVICE":
-            return None  # free in a pod, whatever its profile says
-        name = "" if inner or kind == "INGRESS" else self._peers.name(actor.workload_id, address, wall_ns)
+        known = self._name_of(actor.workload_id, address, wall_ns) if kind == "EGRESS" else None
+        name = "" if known is None else self._peers.believed(known)
         number = None if name else number_of(address)
         if not name and number is None:
             self.counts["unusable_address"] += 1
             return None
+        peers = None
         if not refused and not shard.has_forbidden:
-            peers = shard.peers_of(kind, *program, protocol, standing)
+            peers = actor.peers.get((kind, protocol))
+            if peers is None:
+                peers = actor.peers[kind, protocol] = shard.peers_of(kind, *program, protocol, standing)
             found = peers.find(port, name or address, number)
             if found is not None:
                 return shard.behaviours[found]
-            if peers.is_full(port, named=bool(name)):
-                shard.count_beyond(kind, standing)
-                self._late[shard.place] = None
-                return None
+        inner = "" if name else loopback(address)
+        if inner and actor.identity.kind != "HOST_SERVICE":
+            return None  # free in a pod, whatever its profile says
+        if peers is not None and not inner and peers.is_full(port, named=bool(name)):
+            shard.count_beyond(kind, standing)
+            self._late[shard.place] = None
+            return None
         key = Key(kind, *program, protocol, port, port, name or inner or host_cidr(address), standing)
         if refused and name:
             # The name may be given another address, and the address be reached without the name.

@@ -17,7 +17,7 @@ from stream_apps.learn.folding import host, network
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_apps.correlate.names import NameTable
+    from stream_apps.correlate.names import KnownName, NameTable
 
 LOOPBACK4: Final = "127.0.0.0/8"
 LOOPBACK6: Final = "::1/128"
@@ -45,19 +45,16 @@ class PeerNames:
         forbidden_networks: Sequence[str] = (),
         forbidden_names: Sequence[str] = (),
     ) -> None:
-        self._names = names
+        self.names = names
         self._trust_all = trust_all
         self._forbidden_networks = [found for each in forbidden_networks if (found := network(each))]
         self._forbidden_names = tuple(forbidden_names)
         self.canonical = _canonical(tuple(wildcards))
         self._forbidden = lru_cache(maxsize=_CACHE_ENTRIES)(self._is_forbidden)
 
-    def name(self, workload_id: str, address: str, wall_ns: int) -> str:
-        """The name behind an address, empty when none is known or believed."""
-        known = self._names.name_of(workload_id, address, wall_ns)
-        if known is None or not (known.trusted or self._trust_all):
-            return ""
-        return self.canonical(known.name)
+    def believed(self, known: KnownName) -> str:
+        """A name that DNS gave an address, as profiles write it; empty when it is not believed, or none."""
+        return self.canonical(known.name) if known.trusted or self._trust_all else ""
 
     def is_forbidden(self, peer: str) -> bool:
         """Whether the configuration forbids to learn a name or CIDR."""
