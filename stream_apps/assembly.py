@@ -13,10 +13,11 @@ from stream_apps.detect.registry import RULE_IDS
 from stream_apps.learn.completeness import Thresholds
 from stream_apps.learn.conduct import Mistrust
 from stream_apps.learn.folding import network
-from stream_apps.learn.learner import Learner, Settings
+from stream_apps.learn.learner import Learner
 from stream_apps.learn.peer_names import PeerNames
 from stream_apps.learn.peers import PeerLimits
 from stream_apps.learn.shard import ShardLimits
+from stream_apps.learn.shelf import Settings
 from stream_apps.respond.limits import Disarmer, Limits, Rate
 from stream_apps.respond.never_cut import NeverCut
 from stream_apps.respond.responder import Blocking, Policy, Responder

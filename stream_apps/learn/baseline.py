@@ -8,7 +8,7 @@ was stable stays unknown to it: an intruder's second connection is as strange as
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from stream_apps.learn.folding import host
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from stream_apps.learn.learner import Learner
     from stream_apps.learn.shard import Shard
 
+# Of workloads that detectors have asked about; each is as large as its shard.
+MAX_INDEXES: Final = 4096
 _Index = dict[tuple[str, str], list[tuple[int, int]]]
 
 
@@ -47,7 +49,7 @@ class LearnedBaseline:
         place = shard.identity.key, shard.node
         size, index = self._indexes.get(place, (-1, {}))
         if size != len(shard.behaviours):
-            if len(self._indexes) > len(self._learner.shards):
+            if len(self._indexes) > MAX_INDEXES:
                 self._indexes.clear()  # of workloads that are gone
             index = _index(shard)
             self._indexes[place] = len(shard.behaviours), index

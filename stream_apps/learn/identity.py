@@ -65,7 +65,7 @@ def identify(workload: Mapping[str, Any], pod: Pod | None) -> Identity:
         return _of_pod(workload, pod)
     kind, found = workload["kind"], workload["id"]
     if kind == "POD":
-        return Identity(f"pod/{found}", kind, found, found)
+        return Identity(provisional_key(found), kind, found, found)
     path = workload["cgroup_path"]
     if kind == "CONTAINER":
         key = f"container/{workload['container_id'] or path.lstrip('/')}"
@@ -75,9 +75,9 @@ def identify(workload: Mapping[str, Any], pod: Pod | None) -> Identity:
     return Identity(f"host/{name or '-'}", kind, found, found, unit=unit, cgroup_path=path)
 
 
-def is_provisional(key: str) -> bool:
-    """Whether a key stands for a pod nobody has told of yet."""
-    return key.startswith("pod/")
+def provisional_key(workload_id: str) -> str:
+    """The key of a pod while nobody has told of it."""
+    return f"pod/{workload_id}"
 
 
 def _of_pod(workload: Mapping[str, Any], pod: Pod) -> Identity:

@@ -207,9 +207,19 @@ class Shard:
             return None
         first, last = peers.ports_of(key.port)
         self._made(key._replace(port=first, last_port=last))
-        self._fold(peers)
+        if not self.stable_ns:  # what is new to a stable workload must not become a part of what is known
+            self._fold(peers)
         place = peers.find(key.port, key.peer, number)
         return self.behaviours[place] if place is not None else None
+
+    def knows(self, key: Key) -> bool:
+        """Whether a behaviour is known, by itself or as a part of another."""
+        if key in self.behaviours:
+            return True
+        peers = self._peers.get((key.kind, key.path, key.script, key.protocol, key.standing))
+        net = network(key.peer)
+        number = net.number if net is not None else None
+        return peers is not None and peers.find(key.port, key.peer, number) is not None
 
     def peers_of(self, kind: str, path: str, script: str, protocol: int, standing: str) -> Peers:
         """With whom a program speaks a protocol in a direction."""

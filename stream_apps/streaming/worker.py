@@ -72,7 +72,9 @@ class Decided(Protocol):
 class Learning(Protocol):
     """What was learned and is to be published."""
 
-    counts: Counter[str]
+    @property
+    def counts(self) -> Counter[str]:
+        """Counters by reason."""
 
     def due(self, now_ns: int, *, everything: bool = False) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
         """Records with their keys; None withdraws one."""
