@@ -140,6 +140,14 @@ class Behaviour:
             drift=self.drift and other.drift,
         )
 
+    def beside(self, other: Behaviour) -> Behaviour:
+        """Two behaviours of the same pods as one: in how many pods and units either was seen is not known."""
+        both = self.plus(other)
+        both.units = max(self.units, other.units)
+        both.wide_units = max(self.wide_units, other.wide_units)
+        both.pods = max(self.pods, other.pods)
+        return both
+
 
 def to_record(key: Key, behaviour: Behaviour) -> dict[str, Any]:
     """The ``Behaviour`` record of ``nsp.observations``."""

@@ -175,13 +175,8 @@ def _add(program: _Program, key: Key, behaviour: Behaviour, resolvers: _Resolver
 
 
 def _sum(one: Behaviour | None, other: Behaviour) -> Behaviour:
-    """Evidence for the same rule. Of one pod and hour there may be several pieces: the most counts."""
-    if one is None:
-        return other
-    both = one.plus(other)
-    both.pods = max(one.pods, other.pods)
-    both.units = max(one.units, other.units)
-    return both
+    """Evidence for the same rule."""
+    return other if one is None else one.beside(other)
 
 
 class _Resolvers:

@@ -15,7 +15,7 @@ from stream_apps.learn.behaviour import Behaviour, Key, forbidding
 from stream_apps.learn.folding import network
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from stream_apps.learn.folding import Net
     from stream_apps.learn.shard import Shard
@@ -132,26 +132,33 @@ def by_workload(shards: Iterable[Shard]) -> Mapping[str, list[Shard]]:
     return found
 
 
-def _together(shards: Iterable[Shard]) -> dict[Key, Behaviour]:
+def _together(shards: Sequence[Shard]) -> dict[Key, Behaviour]:
+    """One node may have folded what another has one by one: the widest network stands for all."""
+    wide_of = _widest(shards)
     found: dict[Key, Behaviour] = {}
     for shard in shards:
+        own: dict[Key, Behaviour] = {}
         for key, behaviour in shard.behaviours.items():
+            wide = wide_of.get(key, key)
+            known = own.get(wide)
+            own[wide] = behaviour if known is None else known.beside(behaviour)
+        for key, behaviour in own.items():
             known = found.get(key)
             found[key] = behaviour if known is None else known.plus(behaviour)
-    return _absorbed(found)
+    return found
 
 
-def _absorbed(behaviours: dict[Key, Behaviour]) -> dict[Key, Behaviour]:
-    """One node may have folded what another has one by one: the widest stands for all."""
-    nets: dict[tuple[object, ...], dict[Net, Key]] = {}
-    for key in behaviours:
+def _widest(shards: Sequence[Shard]) -> dict[Key, Key]:
+    """The keys whose network lies within another one, and the widest that holds each."""
+    groups: dict[Key, dict[Net, Key]] = {}
+    for key in {key for shard in shards for key in shard.behaviours}:
         if key.kind in {"EGRESS", "INGRESS"} and key.standing == "LEARNED" and (net := network(key.peer)):
-            nets.setdefault(key._replace(peer=""), {})[net] = key
-    for group in nets.values():
-        for net in sorted(group, key=lambda each: each.prefix):
-            for prefix in {each.prefix for each in group if each.prefix < net.prefix}:
-                wide = group.get(net.at(prefix))
-                if wide is not None and wide in behaviours:
-                    behaviours[wide] = behaviours[wide].plus(behaviours.pop(group[net]))
-                    break
-    return behaviours
+            groups.setdefault(key._replace(peer=""), {})[net] = key
+    found = {}
+    for nets in groups.values():
+        prefixes = sorted({each.prefix for each in nets})
+        for net, key in nets.items():
+            wide = next(nets[around] for each in prefixes if (around := net.at(each)) in nets)
+            if wide != key:
+                found[key] = wide
+    return found

@@ -48,16 +48,15 @@ class SideTopics:
     """Reads the side topics."""
 
     def __init__(self, connection: KafkaConnection) -> None:
-        self._consumer = Consumer(
-            connection.librdkafka(
-                group_id="nsp-stream-side-topics",  # required by the client; no group is joined
-                enable_auto_commit=False,
-                enable_partition_eof=True,  # says that a topic was read in whole
-                auto_offset_reset="earliest",
-                fetch_wait_max_ms=100,
-                queued_max_messages_kbytes=_FETCH_AHEAD_KBYTES,
-            )
+        self._config = connection.librdkafka(
+            group_id="nsp-stream-side-topics",  # required by the client; no group is joined
+            enable_auto_commit=False,
+            enable_partition_eof=True,  # says that a topic was read in whole
+            auto_offset_reset="earliest",
+            fetch_wait_max_ms=100,
+            queued_max_messages_kbytes=_FETCH_AHEAD_KBYTES,
         )
+        self._consumer = Consumer(self._config)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._unread: set[tuple[str, int]] = set()
@@ -128,11 +127,7 @@ class SideTopics:
         """
         deadline = time.monotonic() + CATCH_UP_S
         try:
-            ends = {
-                place: self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=_ASK_TIMEOUT_S)[1]
-                for place in self._taken
-                if place[0] == topic
-            }
+            ends = self._ends(topic)
         except KafkaException as error:
             _log.warning("the end of a side topic is not known", topic=topic, reason=str(error.args[0]))
             return False
@@ -141,6 +136,21 @@ class SideTopics:
                 _log.warning("a side topic is behind", topic=topic)
                 return False
         return True
+
+    def _ends(self, topic: str) -> dict[tuple[str, int], int]:
+        """Where the partitions of a topic end now.
+
+        With a client of its own: the one that the thread polls does not answer meanwhile, not even late.
+        """
+        places = [place for place in self._taken if place[0] == topic]
+        asking = Consumer(self._config)
+        try:
+            return {
+                place: asking.get_watermark_offsets(TopicPartition(*place), timeout=_ASK_TIMEOUT_S)[1]
+                for place in places
+            }
+        finally:
+            asking.close()
 
     def interrupt(self) -> None:
         """Let whatever waits for the broker end with :class:`StoppedError`; safe in a signal handler."""

@@ -238,3 +238,13 @@ def test_the_estimate_of_real_learning_has_the_truth_in_nine_of_ten_workloads() 
         truth = sum(chances[each] for each in seen) / sum(chances.values())
         held += estimate.low <= truth <= estimate.high
     assert held >= 0.9 * runs
+
+
+def test_what_is_new_to_a_stable_workload_becomes_no_part_of_a_known_network() -> None:
+    through, on, web = stable()
+    for number in range(100, 200):
+        on.connect(web, f"198.51.100.{number}", 443)
+    take(through, on)
+    known = {key.peer for key, each in merged(through).behaviours.items() if not each.drift and key.peer}
+    assert known == {f"198.51.100.{number}/32" for number in range(4)}
+    assert "bounds" in gate(judge(merged(through), GATE))

@@ -57,8 +57,8 @@ def test_what_is_no_network_is_none(text: str) -> None:
 
 
 def test_nothing_forbidden_is_folded_in() -> None:
-    given_nets = nets([f"10.0.0.{each}" for each in range(20)])
-    forbidden = nets(["10.0.0.200"])
+    given_nets = nets([f"10.0.0.{each}" for each in range(0, 40, 2)])
+    forbidden = nets(["10.0.0.13"])
     folded = fold(given_nets, 4, (24, 64), forbidden)
     assert not any(wide.holds(each) for wide in folded for each in forbidden)
     assert all(any(wide.holds(each) for wide in folded) for each in given_nets)

@@ -428,3 +428,18 @@ def test_one_bad_event_costs_only_itself() -> None:
     through.process(batch, on.wall_ns)
     assert learner_of(through).counts["unusable_event"] == 2
     assert len(list(deeds(merged(through)))) >= len(LEARNED) - 1
+
+
+def test_what_one_node_has_folded_and_another_has_not_is_one_behaviour() -> None:
+    through = learning()
+    for name, replica, peers in (("worker-1", 0, range(80)), ("worker-2", 1, range(2, 4))):
+        on = node(name, (replica,))
+        web = on.service(WEB)
+        for number in peers:
+            on.connect(web, f"10.3.0.{number}", 5432)
+        take(through, on)
+    found = merged(through).behaviours
+    assert sum(each.count for each in found.values()) == 82
+    assert {(key.peer, each.pods) for key, each in found.items() if key.peer.startswith("10.3.0.0/")} == {
+        ("10.3.0.0/28", 2)
+    }
