@@ -142,13 +142,15 @@ class SideTopics:
 
         With a client of its own: the one that the thread polls does not answer meanwhile, not even late.
         """
-        places = [place for place in self._taken if place[0] == topic]
         asking = Consumer(self._config)
         try:
-            return {
-                place: asking.get_watermark_offsets(TopicPartition(*place), timeout=_ASK_TIMEOUT_S)[1]
-                for place in places
-            }
+            found = {}
+            for place in [place for place in self._taken if place[0] == topic]:
+                offsets: Any = asking.get_watermark_offsets(TopicPartition(*place), timeout=_ASK_TIMEOUT_S)
+                if offsets is None:
+                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001 - the client's name
+                found[place] = offsets[1]
+            return found
         finally:
             asking.close()
 
