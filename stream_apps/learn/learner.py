@@ -214,6 +214,10 @@ class Learner:
         elif kind == "LISTEN" and not port:
             return None
         key = Key(kind, *actor.conduct.program, protocol, port, port, peer, actor.conduct.standing)
+        if not refused and not shard.has_forbidden:
+            found = shard.behaviours.get(key)
+            if found is not None:
+                return found
         if refused or (kind in {"QUESTION", "SERVER_NAME"} and self._is_forbidden(shard, key, peer)):
             key = key._replace(standing="FORBIDDEN")
         return self._behaviour(shard, key)
