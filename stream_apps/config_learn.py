@@ -42,8 +42,9 @@ class Gate(Section):
 class Bounds(Section):
     """What learning may take. What goes beyond is folded or counted, and said in the state."""
 
-    workloads: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
-    """Workloads times the nodes they run on; the one unseen for longest makes room, and learns anew."""
+    workloads: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Workloads times the nodes they run on, 40 kB each with 50 behaviours; the one unseen for longest makes
+    room, and learns anew."""
     programs: Annotated[int, Field(ge=1, le=512)] = 128
     """Programs of one workload on one node."""
     addresses: Annotated[int, Field(ge=2, le=4096)] = 32

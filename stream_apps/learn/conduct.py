@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from stream_apps.correlate.programs import Role
+    from stream_apps.correlate.view import BatchView
     from stream_apps.detect.scene import Scene
     from stream_apps.learn.behaviour import Standing
 
@@ -43,7 +44,7 @@ class Conduct:
         program: Which program it is.
         standing: LEARNED or KNOWN_BAD.
         before_sensor: Its process was there before the sensor.
-        began_workload: It is the first image of its workload: a start was seen.
+        began_workload: It is the first program of a process that came from outside of its workload.
     """
 
     program: Program
@@ -83,7 +84,7 @@ class Mistrust:
             program=program,
             standing="KNOWN_BAD" if self._mistrusted(scene, index) else "LEARNED",
             before_sensor=image["origin"] == "INVENTORY",
-            began_workload=image["origin"] == "EXEC" and not view.parent_within(index),
+            began_workload=_began_workload(view, index),
         )
 
     def _mistrusted(self, scene: Scene, index: int) -> bool:
@@ -116,6 +117,20 @@ class Mistrust:
 
     def _allowed(self, path: str) -> bool:
         return any(fnmatchcase(path, pattern) for pattern in self.allow_programs)
+
+
+def _began_workload(view: BatchView, index: int) -> bool:
+    """Whether a program is the first one of a process that was started into its workload.
+
+    A manager forks, the child moves into the cgroup and executes the program, some by way of a helper.
+    """
+    if view.processes[index]["origin"] != "EXEC":
+        return False
+    before = view.parent_within(index)
+    if before and view.processes[before]["origin"] == "EXEC":
+        return False
+    launcher = view.launcher(index)
+    return not launcher or view.workload_ids[launcher] != view.workload_ids[index]
 
 
 def _script(argv: Sequence[str]) -> str:

@@ -121,6 +121,7 @@ class Learner:
         """Counters and sizes, stage ``learn``."""
         shelf = self._shelf
         figures = {**shelf.counts, "shards_now": len(shelf.shards), "workloads_now": shelf.workloads()}
+        figures["shards_stable_now"] = sum(each.stable_ns > 0 for each in shelf.shards.values())
         return {("learn", name): value for name, value in figures.items()}
 
     def observe(
@@ -263,7 +264,9 @@ class Learner:
     def _start(self, passing: _Pass, index: int, actor: _Actor) -> None:
         view = passing.scene.view
         container = view.workloads[view.workload_of[index]]["container_id"] or ""
-        if actor.shard.runs_in(actor.identity.instance, container, began=actor.conduct.began_workload):
+        # A container's first program may be its runtime's, already inside: that the container is new tells.
+        began = not actor.conduct.before_sensor if container else actor.conduct.began_workload
+        if actor.shard.runs_in(actor.identity.instance, container, began=began):
             self._shelf.urgent[actor.shard.place] = None
 
     def _node(self, name: str, boot_id: str) -> _Node:

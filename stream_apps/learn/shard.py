@@ -175,7 +175,7 @@ class Shard:
         Args:
             instance: The replica.
             container_id: Its container; empty outside of containers.
-            began: The program was executed from outside of the workload.
+            began: The program is one by which a replica starts, if it does.
         """
         found = self.instances.get(instance)
         if found is None or (container_id and container_id in found.containers):

@@ -403,6 +403,37 @@ def test_probes_in_a_running_container_are_no_starts() -> None:
     assert merged(through).starts == 1
 
 
+def test_a_container_starts_once_by_way_of_its_runtime() -> None:
+    through, on = learning(), node()
+    shim = on.service("/usr/bin/containerd-shim", workload=0, serving=False)
+    stage = on.exec(on.fork(shim, workload=1), "/usr/bin/runc", ["runc", "init"])
+    app = on.exec(on.fork(stage), WEB)
+    on.connect(app, "198.51.100.7", 443)
+    take(through, on)
+    assert merged(through).starts == 1
+
+
+def test_a_container_that_was_there_before_the_sensor_did_not_start() -> None:
+    through, on = learning(), node()
+    old = on.service(WEB, origin="INVENTORY")
+    on.add("ProcessInventory", old)
+    on.spawn(old, "/bin/probe")
+    take(through, on)
+    assert merged(through).starts == 0
+
+
+def test_each_start_of_a_host_service_counts_once_by_way_of_its_manager() -> None:
+    through = learning()
+    on = Node(workloads=[workload("host/n/init.scope"), workload("host/n/web.service", unit="web.service")])
+    systemd = on.service("/usr/lib/systemd/systemd", workload=0, serving=False)
+    for _ in range(3):
+        executor = on.exec(on.fork(systemd, workload=1), "/usr/lib/systemd/systemd-executor")
+        web = on.exec(executor, WEB)
+        on.spawn(web, "/usr/bin/date")
+    take(through, on)
+    assert merged(through, "host/web.service").starts == 3
+
+
 def test_a_new_image_begins_a_new_episode() -> None:
     through, on = learning(), node()
     busy(on)
