@@ -160,7 +160,7 @@ def _add(program: _Program, key: Key, behaviour: Behaviour, resolvers: _Resolver
     if key.kind not in {"EGRESS", "LISTEN", "INGRESS"}:
         return
     direction = program.egress if key.kind == "EGRESS" else program.ingress
-    found = ip_network(key.peer) if network(key.peer) else None
+    found = ip_network(key.peer, strict=False) if network(key.peer) else None
     if key.kind == "EGRESS" and found is not None and key.port == _DNS_PORT and resolvers.take(found):
         return
     if found is not None:
