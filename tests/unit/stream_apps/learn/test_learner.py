@@ -474,3 +474,22 @@ def test_what_one_node_has_folded_and_another_has_not_is_one_behaviour() -> None
     assert {(key.peer, each.pods) for key, each in found.items() if key.peer.startswith("10.3.0.0/")} == {
         ("10.3.0.0/28", 2)
     }
+
+
+def test_what_is_said_on_judged_connections_is_learned_unless_it_was_refused() -> None:
+    through, on = learning(), node()
+    web = on.service(WEB)
+    ends = {
+        "cookie": 1, "local_address": "10.1.0.1", "local_port": 8080, "remote_address": "10.7.0.9",
+        "remote_port": 443, "reason": None, "generation": 0, "notes": [],
+    }  # fmt: skip
+    request = {"method": "GET", "uri": "/orders?id=7", "uri_bytes": 12, "host": "shop.example"}
+    on.add("HttpRequest", web, inbound=True, verdict="ALLOWED", **ends, **request)
+    on.add("HttpRequest", web, inbound=True, verdict="REFUSED", **ends, **request | {"uri": "/admin"})
+    on.add("TlsHello", web, inbound=False, verdict="ALERTED", server_name="api.example", **ends)
+    on.add("TlsHello", web, inbound=False, verdict="ALLOWED", server_name="", **ends)
+    take(through, on)
+    assert list(deeds(merged(through))) == [
+        ("REQUEST", WEB, 8080, "GET /orders"),
+        ("SERVER_NAME", WEB, 443, "api.example"),
+    ]
