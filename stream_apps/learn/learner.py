@@ -288,6 +288,8 @@ class Learner:
             if (each["stage"], each["reason"]) in EVENT_LOSSES
         }
         before, node.losses = node.losses, now
+        if node.floor > node.position:
+            return  # another process read it meanwhile: what lies between is its own
         grew = node.position >= 0 and any(count > before.get(reason, 0) for reason, count in now.items())
         if gap_bytes or grew:
             self._shelf.counts["losses"] += 1

@@ -394,6 +394,32 @@ def test_lost_events_are_noted_with_their_time() -> None:
     assert learner_of(through).counts["losses"] == 1
 
 
+def test_what_another_process_read_meanwhile_is_no_gap() -> None:
+    one, other, on = learning(), learning(), node()
+    web = busy(on)
+    for reader, tells in ((one, other), (other, one)):
+        on.connect(web, "198.51.100.7", 443)
+        take(reader, on)
+        for key, record in published(reader).items():
+            learner_of(tells).read_back(key, record)
+    on.connect(web, "198.51.100.7", 443)
+    take(one, on)
+    found = merged(one)
+    assert found.loss_ns == 0
+    assert sum(each.count for key, each in found.behaviours.items() if key.port == 443) == 4
+
+
+def test_a_hole_between_batches_is_a_loss() -> None:
+    through, on = learning(), node()
+    web = busy(on)
+    take(through, on)
+    on.connect(web, "198.51.100.7", 443)
+    on.batch()
+    on.connect(web, "198.51.100.7", 443)
+    take(through, on)
+    assert merged(through).loss_ns == on.wall_ns
+
+
 def test_probes_in_a_running_container_are_no_starts() -> None:
     through, on = learning(), node()
     busy(on)
