@@ -78,6 +78,12 @@ def explain(context: typer.Context) -> None:
     become("nsp.explain", context.args)
 
 
+@app.command("learn", context_settings=_HANDED_OVER, add_help_option=False)
+def learn(context: typer.Context) -> None:
+    """List what was learned of workloads, or draft the SecurityProfile of one."""
+    become("nsp.learn", context.args)
+
+
 @app.command("version")
 def version(*, short: Annotated[bool, typer.Option("--short", help="the number alone")] = False) -> None:
     """Print the version."""

@@ -19,6 +19,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from stream_apps.config_basis import RuleItem, Section
+from stream_apps.config_learn import Learn
 from stream_apps.config_sections import Correlate, Detect, Kafka, Respond, Service, Signing
 from stream_apps.errors import ConfigError
 
@@ -49,6 +50,8 @@ class StreamConfig(Section):
     """What is wrong."""
     respond: Respond = Field(default_factory=Respond)
     """What is done about it."""
+    learn: Learn = Learn()
+    """What workloads do, and when that is known well enough to enforce it."""
 
     @model_validator(mode="after")
     def _names_need_resolvers(self) -> StreamConfig:

@@ -30,6 +30,7 @@ from stream_apps.detect.registry import build_detectors
 from stream_apps.detect.scene import Scene
 from stream_apps.detect.suppression import Suppression
 from stream_apps.errors import BatchError
+from stream_apps.learn.baseline import LearnedBaseline
 from stream_apps.profiles.desk import ProfileDesk
 from stream_apps.respond.desired import DesiredStates
 from stream_apps.respond.times import Times, TimeToBlock
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from stream_apps.config import StreamConfig
-    from stream_apps.correlate.order import Event
+    from stream_apps.correlate.order import Admission, Event
     from stream_apps.detect.baseline import Baseline
     from stream_apps.detect.findings import Finding
     from stream_apps.detect.rule import Detector, Suspect
@@ -92,6 +93,7 @@ class Pipeline:
 
     Attributes:
         ledger: The account of all events.
+        learner: What workloads do; None when nothing is learned.
     """
 
     def __init__(
@@ -107,8 +109,11 @@ class Pipeline:
         self._programs = assembly.build_programs(config.correlate)
         self._lineage_rules = assembly.build_lineage_rules(config.correlate)
         self._names = assembly.build_names(config.correlate)
+        self.learner = assembly.build_learner(config, self._names)
         self._ordering = Ordering()
         self._detectors = build_detectors(config.detect, self._desk)
+        if baseline is None and self.learner is not None:
+            baseline = LearnedBaseline(self.learner)
         self._observing = Observing(build_observers(config.detect, baseline))
         self._silence = assembly.build_silence(config, self._pods)
         self._suppression = Suppression(config.detect.repeat_after_s * assembly.NS_PER_S)
@@ -145,6 +150,7 @@ class Pipeline:
         self._respond(scene, findings, decided_ns, outcome)
         if self._silence is not None:
             self._tell_quiet(self._silence.batch(batch, admission, now_ns), decided_ns, outcome)
+        self._learn(scene, batch, admission, outcome)
         self._count(outcome, admission.gap_bytes)
         if replaying:
             outcome.alerts, outcome.enforcements = [], []
@@ -180,6 +186,7 @@ class Pipeline:
             **self._desk.metrics(),
             **self._observing.metrics(),
             **(self._silence.metrics() if self._silence else {}),
+            **(self.learner.metrics() if self.learner else {}),
             ("correlate", "events_unaccounted"): totals.unaccounted,
             ("correlate", "events_lost"): totals.lost,
             ("correlate", "names_workload_evicted"): self._names.evicted_workloads,
@@ -300,6 +307,15 @@ class Pipeline:
         for each in enforcements:
             outcome.enforcements.append(each)
             self._times.issued(each, view.wall_offset_ns)
+
+    def _learn(self, scene: Scene, batch: dict[str, Any], admission: Admission, outcome: Outcome) -> None:
+        """After the detectors, whose baseline is what was known before this batch."""
+        if self.learner is None:
+            return
+        try:
+            self.learner.observe(scene, batch, admission.events, admission.gap_bytes)
+        except Exception as error:  # noqa: BLE001 - the alerts of the batch do not depend on it
+            self._report(outcome, EventError("learn", f"batch {batch['sequence']}", _words(error)))
 
     def _count(self, outcome: Outcome, gap_bytes: int) -> None:
         counts = self._counts

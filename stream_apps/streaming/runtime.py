@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One stream app process from start to stop.
 
-Start: wait for Kafka, check the topics, load pods and enforcement in force, then let Faust join the group.
+Start: wait for Kafka, check the topics, load pods, what was learned and enforcement in force, then let Faust
+join the group.
 Stop (SIGTERM, SIGINT): finish the message in hand, deliver outputs, commit, leave the group. Failure:
 whatever must not be committed over ends the process with a :class:`StreamError`; started again, it goes on
 from the committed offset, and what it says twice has the same ids.
@@ -19,7 +20,7 @@ import structlog
 
 from schemas.partition import partition_for
 from schemas.signing import VerifyingKeys
-from schemas.topics import ENFORCEMENT, EVENTS
+from schemas.topics import ENFORCEMENT, EVENTS, OBSERVATIONS
 from stream_apps.streaming.app import build_app
 from stream_apps.streaming.errors import OutputLostError, StoppedError, StreamError
 from stream_apps.streaming.metrics import Metrics, MetricsServer
@@ -131,12 +132,19 @@ class Runtime:
                 await loop.run_in_executor(None, server.stop)
 
     async def deliver_outputs(self) -> None:
-        """See :class:`stream_apps.streaming.driver.Hooks`."""
+        """See :class:`stream_apps.streaming.driver.Hooks`.
+
+        What was learned of the events goes out before their offset is committed, as alerts do.
+        """
+        if self._worker:
+            await self._worker.publish_learned(everything=self._stopping.is_set())
         await self._outputs.deliver()
 
     async def before_partitions(self, partitions: frozenset[int]) -> None:
         """See :class:`stream_apps.streaming.driver.Hooks`."""
         loop = asyncio.get_running_loop()
+        if self._pipeline.learner is not None:
+            await loop.run_in_executor(None, self._side.catch_up, OBSERVATIONS.name)
         chunks = self._read_back.chunks(partitions)
         count = 0
         while self._worker and not self._stopping.is_set():
@@ -158,6 +166,8 @@ class Runtime:
 
         self._desk.takes(is_ours)
         self._pipeline.takes(is_ours)
+        if self._pipeline.learner is not None:
+            self._pipeline.learner.takes(is_ours)
         if self._publisher:
             orders = await self._publisher.publish()
             _log.info("nodes of our partitions are told", partitions=sorted(partitions), orders=orders)
@@ -275,6 +285,7 @@ class Runtime:
         if self._worker and self._phase is None:
             try:
                 await self._worker.tick()
+                await self._worker.publish_learned()
                 if self._publisher:
                     await self._publisher.publish()
             except StreamError as error:

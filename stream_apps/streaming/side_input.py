@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the side topics tell: pods, profiles, what is in force, and what became of it.
+"""What the side topics tell: pods, profiles, what was learned, what is in force, and what became of it.
 
 Enforcement counts only with our own signature: whoever could write to the topic could otherwise make the
 app believe that a person has spoken, or a node told. A message that cannot be used is counted and logged and
@@ -15,7 +15,7 @@ import structlog
 
 from schemas.codec import decode, decode_as
 from schemas.errors import SchemaError
-from schemas.topics import ENFORCEMENT, ENFORCEMENT_STATUS, PODS, PROFILES
+from schemas.topics import ENFORCEMENT, ENFORCEMENT_STATUS, OBSERVATIONS, PODS, PROFILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,6 +78,8 @@ class SideInput:
             self._take_pod(message.key, message.value, message.timestamp_ns)
         elif message.topic == PROFILES.name:
             self._take_profile(message.key.decode(errors="replace"), message.value, message.timestamp_ns)
+        elif message.topic == OBSERVATIONS.name:
+            self._take_observations(message.key, message.value, message.timestamp_ns)
         elif message.value is None:
             return  # a subject nobody has a word on any more
         elif message.topic == ENFORCEMENT.name:
@@ -100,6 +102,11 @@ class SideInput:
             self._desk.profile_gone(key, changed_ns)
         else:
             self._desk.profile(key, decode_as(PROFILES.value, value), len(value))
+
+    def _take_observations(self, key: bytes, value: bytes | None, changed_ns: int) -> None:
+        if self._pipeline.learner is not None:
+            record = None if value is None else decode_as(OBSERVATIONS.value, value)
+            self._pipeline.learner.read_back(key, record, changed_ns)
 
     def _take_order(self, payload: bytes) -> None:
         name, record = decode(payload)

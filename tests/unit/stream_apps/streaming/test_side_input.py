@@ -16,10 +16,12 @@ from stream_apps.respond.times import TimeToBlock
 from stream_apps.streaming.message import Message
 from stream_apps.streaming.metrics import Metrics
 from stream_apps.streaming.side_input import SideInput
+from tests.support.learning import learner_of, learning, merged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from stream_apps.learn.learner import Learner
     from stream_apps.pipeline import Pipeline
 
 
@@ -34,6 +36,7 @@ class Listener:
     def __init__(self) -> None:
         self.enforcements: list[Mapping[str, Any]] = []
         self.statuses: list[Mapping[str, Any]] = []
+        self.learner: Learner | None = None
 
     def on_enforcement(self, enforcement: Mapping[str, Any]) -> None:
         self.enforcements.append(enforcement)
@@ -155,3 +158,21 @@ def test_garbage_is_counted_and_what_follows_is_taken(side: Side, topic: str) ->
     )
     assert side.figure("nsp_stream_messages_total", topic=topic, outcome="unusable") == 2
     assert side.pods.by_uid(pod["uid"]) is not None
+
+
+def test_observations_of_other_processes_are_taken_and_a_tombstone_withdraws_them(side: Side) -> None:
+    through = learning()
+    side.listener.learner = through.learner
+    value = encode("Observations", sample("Observations", "pod"))
+    key = b"shop/Deployment/shop/worker-1"
+    assert side.take("nsp.observations", value, key) == []
+    assert len(merged(through).behaviours) == 5
+    side.take("nsp.observations", b"garbage", key)
+    assert side.figure("nsp_stream_messages_total", topic="nsp.observations", outcome="unusable") == 1
+    side.take("nsp.observations", None, key, at_ns=2 * 10**18)
+    assert learner_of(through).shards_of("shop/Deployment/shop") == {}
+
+
+def test_observations_are_left_alone_when_nothing_is_learned(side: Side) -> None:
+    value = encode("Observations", sample("Observations", "pod"))
+    assert side.take("nsp.observations", value) == []
