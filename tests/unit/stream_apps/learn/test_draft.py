@@ -251,9 +251,8 @@ def test_hostile_text_stays_in_its_comment_and_its_scalar() -> None:
     text = written(merged(through))
     (document,) = yaml.safe_load_all(text)
     # No profile can name such a path: it is left out, and said in a comment that stays one.
-    assert document["spec"]["processes"] == []
+    assert "processes" not in document["spec"]
     assert record_of(text)["processes"] == []
     assert "Left out, no profile can name it" in text
-    assert all(
-        line.startswith(("#", "apiVersion", "kind", "metadata", "spec", " ")) for line in text.splitlines()
-    )
+    begins = ("#", "apiVersion", "kind", "metadata", "spec", " ")
+    assert [line for line in text.splitlines() if not line.startswith(begins)] == []
