@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rule files: read, judged one by one, and put together.
+
+Input: texts with names (files of a directory, or values of a topic). Output: a :class:`RuleSet` of all sound
+rules, and for each document a :class:`Verdict`: loaded, for other logs than ours, or refused with line and
+reason. One bad document never costs another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from stream_apps.sigma import parsing
+from stream_apps.sigma.errors import OtherSourceError, RuleRefusedError
+from stream_apps.sigma.parsing import Correlated
+from stream_apps.sigma.resolve import resolve
+from stream_apps.sigma.ruleset import EventRule, RuleSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from stream_apps.sigma.correlation import Correlation
+    from stream_apps.sigma.parsing import Document
+    from stream_apps.sigma.translate import Surroundings
+
+# SigmaHQ's largest is a tenth of it.
+MAX_RULE_BYTES: Final = 1024 * 1024
+_SUFFIXES: Final = (".yml", ".yaml")
+
+Status = Literal["loaded", "elsewhere", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one document.
+
+    Attributes:
+        source: The name of its text.
+        line: Where it begins, or where the reason is.
+        status: loaded; elsewhere: sound, and for logs that are not ours; refused.
+        rule_id: Its id, or empty.
+        title: Its title, or empty.
+        reason: Why it was not loaded.
+        warnings: What is odd about it.
+    """
+
+    source: str
+    line: int
+    status: Status
+    rule_id: str = ""
+    title: str = ""
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Rules and verdicts, in the order of the texts."""
+
+    rules: RuleSet
+    verdicts: tuple[Verdict, ...]
+
+
+def files_of(directory: Path) -> Iterator[tuple[str, bytes]]:
+    """The rule files below a directory (or one file), by name, each with its bytes.
+
+    Raises:
+        OSError: Something cannot be read.
+    """
+    if not directory.is_dir():
+        yield str(directory), _read(directory)
+        return
+    for path in sorted(directory.rglob("*")):
+        if path.suffix in _SUFFIXES and path.is_file():
+            yield str(path), _read(path)
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_RULE_BYTES + 1)
+
+
+def load(texts: Iterable[tuple[str, bytes | str]], around: Surroundings) -> Loaded:
+    """Load all texts; what refers to another rule finds it in any of them."""
+    return _Loading(around).run(texts)
+
+
+class _Loading:
+    """One load: what was found so far."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._rules: dict[str, EventRule] = {}
+        self._correlations: list[Correlation] = []
+        self._origins: dict[str, str] = {}
+        # Verdicts by the order of their documents; correlations get theirs last.
+        self._verdicts: list[Verdict | None] = []
+        self._waiting: list[tuple[int, Document, Correlated]] = []
+
+    def run(self, texts: Iterable[tuple[str, bytes | str]]) -> Loaded:
+        for source, text in texts:
+            self._take(source, text)
+        silent: set[str] = set()
+        for place, document, correlated in self._waiting:
+            try:
+                self._correlations.append(resolve(correlated, self._rules))
+            except RuleRefusedError as error:
+                self._verdicts[place] = _refusal(document, error)
+                continue
+            self._verdicts[place] = _acceptance(document, correlated.warnings)
+            if not correlated.generate:
+                silent.update(self._correlations[-1].members)
+        rules = [_silenced(each) if rule_id in silent else each for rule_id, each in self._rules.items()]
+        verdicts = tuple(each for each in self._verdicts if each is not None)
+        return Loaded(RuleSet(rules, self._correlations), verdicts)
+
+    def _take(self, source: str, text: bytes | str) -> None:
+        if len(text) > MAX_RULE_BYTES:
+            self._verdicts.append(Verdict(source, 1, "refused", reason=f"larger than {MAX_RULE_BYTES} bytes"))
+            return
+        try:
+            documents = parsing.documents(source, text)
+        except RuleRefusedError as error:
+            line = error.place[0] if error.place else 1
+            self._verdicts.append(Verdict(source, int(line), "refused", reason=str(error)))
+            return
+        for each in documents:
+            self._verdicts.append(None)
+            self._verdicts[-1] = self._judge(each)
+
+    def _judge(self, document: Document) -> Verdict | None:
+        try:
+            parsed = parsing.parse(document, self._around)
+            rule_id = parsed.rule.id
+            if rule_id in self._origins:
+                raise RuleRefusedError(f"{self._origins[rule_id]} has the same id", ("id",))  # noqa: TRY301
+        except RuleRefusedError as error:
+            return _refusal(document, error)
+        self._origins[rule_id] = document.source
+        if isinstance(parsed, Correlated):
+            self._waiting.append((len(self._verdicts) - 1, document, parsed))
+            return None
+        self._rules[rule_id] = parsed.event_rule
+        return _acceptance(document, parsed.warnings)
+
+
+def _acceptance(document: Document, warnings: tuple[str, ...]) -> Verdict:
+    return Verdict(
+        document.source, document.line, "loaded", document.rule_id, document.title, warnings=warnings
+    )
+
+
+def _refusal(document: Document, error: RuleRefusedError) -> Verdict:
+    status: Status = "elsewhere" if isinstance(error, OtherSourceError) else "refused"
+    line = document.line_of(error.place)
+    return Verdict(document.source, line, status, document.rule_id, document.title, str(error))
+
+
+def _silenced(rule: EventRule) -> EventRule:
+    return EventRule(rule.rule, rule.name, rule.stream, rule.condition, alerts=False)
