@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stream_apps.sigma.tree import All, Either, KeywordLeaf, Negation, TestLeaf, TextLeaf
+from stream_apps.sigma.tree import All, Either, KeywordLeaf, Negation, OtherLeaf, TextLeaf
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ def compile_node(node: Node) -> Test:
     match node:
         case TextLeaf():
             return _text([node])
-        case TestLeaf():
+        case OtherLeaf():
             return node.test
         case KeywordLeaf():
             return _any([compile_node(each) for each in node.tests])
@@ -40,7 +40,7 @@ def cost(node: Node) -> int:
     match node:
         case TextLeaf():
             return 1
-        case TestLeaf():
+        case OtherLeaf():
             return node.cost
         case Negation():
             return cost(node.part)

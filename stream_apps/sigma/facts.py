@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from stream_apps.correlate.view import BatchView
     from stream_apps.detect.scene import Scene
 
-# The sensor keeps 1,024 bytes of argv; a longer text is not from one of ours, and cut before it is searched.
+# The sensor keeps 1,024 bytes of argv; a longer text is not from one of ours, and is cut.
 MAX_TEXT: Final = 8192
 
 _PROTOCOLS: Final = {6: "tcp", 17: "udp", 132: "sctp", 136: "udplite", 1: "icmp", 58: "ipv6-icmp"}
 _RECORD_TYPES: Final = {
     1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 10: "NULL", 12: "PTR", 13: "HINFO", 15: "MX", 16: "TXT",
-    28: "AAAA", 33: "SRV", 35: "NAPTR", 43: "DS", 46: "RRSIG", 48: "DNSKEY", 52: "TLSA", 64: "SVCB", 65: "HTTPS",
-    99: "SPF", 252: "AXFR", 255: "ANY", 257: "CAA",
+    28: "AAAA", 33: "SRV", 35: "NAPTR", 43: "DS", 46: "RRSIG", 48: "DNSKEY", 52: "TLSA", 64: "SVCB",
+    65: "HTTPS", 99: "SPF", 252: "AXFR", 255: "ANY", 257: "CAA",
 }  # fmt: skip
 _PARENT_SLOTS: Final = frozenset({t.PARENT_IMAGE, t.PARENT_COMMAND_LINE, t.PARENT_USER, t.PARENT_PROCESS_ID})
 _DESTINATION: Final = t.DESTINATION_IP, t.DESTINATION_PORT, t.DESTINATION_IPV6

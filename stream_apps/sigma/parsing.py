@@ -29,6 +29,7 @@ from sigma.exceptions import (
     SigmaTitleError,
 )
 from sigma.rule import SigmaDetectionItem, SigmaLogSource, SigmaRule
+from sigma.rule.base import check_alias_expansion
 
 from stream_apps.detect.attack import TECHNIQUES, is_newer
 from stream_apps.detect.attack import VERSION as ATTACK_VERSION
@@ -145,6 +146,7 @@ def documents(source: str, text: bytes | str) -> list[Document]:
             _no_duplicates(node)
             content = loader.construct_document(node)
             line = node.start_mark.line + 1
+            check_alias_expansion(content)
             if not isinstance(content, dict):
                 raise RuleRefusedError("a rule is a mapping of title, logsource and detection", (line,))
             found.append(Document(source, line, node, content))
@@ -152,7 +154,9 @@ def documents(source: str, text: bytes | str) -> list[Document]:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise RuleRefusedError(f"not YAML: {reason}", (mark.line + 1 if mark else 1,)) from error
-    except (RecursionError, ValueError) as error:
+    except SigmaError as error:
+        raise RuleRefusedError(words(error), (1,)) from error
+    except (RecursionError, ValueError, TypeError) as error:
         raise RuleRefusedError(f"not YAML: {error}", (1,)) from error
     finally:
         loader.dispose()
@@ -210,7 +214,7 @@ def _checked(document: Document, kind: Any, around: Surroundings) -> Any:
 
 
 def _check_expressions(detection: Any) -> None:
-    """An expression is found anywhere here; pySigma's startswith and endswith assume it must fit the whole."""
+    """An expression is found anywhere; pySigma's startswith and endswith assume that it fits the whole."""
     for place, key, _ in _items(detection, ("detection",)):
         modifiers = (key or "").split("|")[1:]
         if "re" in modifiers and not {"startswith", "endswith"}.isdisjoint(modifiers):

@@ -20,7 +20,7 @@ from sigma.types import SigmaCasedString, SigmaRegularExpressionFlag, SpecialCha
 from schemas.addresses import to_mapped
 from schemas.errors import SchemaError
 from stream_apps.sigma.errors import RuleRefusedError
-from stream_apps.sigma.tree import Either, Node, Test, TestLeaf, TextLeaf
+from stream_apps.sigma.tree import Either, Node, OtherLeaf, Test, TextLeaf
 
 if TYPE_CHECKING:
     from sigma.types import SigmaRegularExpression, SigmaString
@@ -51,12 +51,12 @@ def text_leaf(slot: int, value: SigmaString) -> Node:
 
 
 def _merged(parts: list[Any]) -> list[Any]:
-    """Texts that follow each other as one."""
+    """Texts that follow each other as one, and so wildcards for any text."""
     found: list[Any] = []
     for each in parts:
         if isinstance(each, str) and found and isinstance(found[-1], str):
             found[-1] += each
-        elif each != "":
+        elif each and (each is not SpecialChars.WILDCARD_MULTI or found[-1:] != [each]):
             found.append(each)
     return found
 
@@ -67,8 +67,8 @@ def _simple(slot: int, parts: list[Any], literal: str, *, cased: bool) -> Node:
     if not literal:
         # Nothing but wildcards, or an empty text: all that matters is whether there is a value.
         if parts:
-            return TestLeaf(slot, lambda values, _: values[slot] is not None, cost=1)
-        return TestLeaf(slot, lambda values, texts: values[slot] is not None and not texts[slot], cost=1)
+            return OtherLeaf(slot, lambda values, _: values[slot] is not None, cost=1)
+        return OtherLeaf(slot, lambda values, texts: values[slot] is not None and not texts[slot], cost=1)
     shape: Shape = "contains" if before and after else "suffix" if before else "prefix" if after else "equals"
     return TextLeaf(slot, shape, literal, cased)
 
@@ -91,7 +91,7 @@ def _with_wildcards(slot: int, parts: list[Any], texts: list[str], *, cased: boo
         return place <= end
 
     longest = max(texts, key=len).casefold()
-    return TestLeaf(slot, _on(slot, holds, cased=cased), _WILDCARD_COST, longest)
+    return OtherLeaf(slot, _on(slot, holds, cased=cased), _WILDCARD_COST, longest)
 
 
 def _with_single(slot: int, parts: list[Any], *, cased: bool) -> Node:
@@ -104,7 +104,7 @@ def _with_single(slot: int, parts: list[Any], *, cased: bool) -> Node:
     def holds(text: str) -> bool:
         return found.search(text) is not None
 
-    return TestLeaf(slot, _on(slot, holds, cased=cased), _EXPRESSION_COST, longest)
+    return OtherLeaf(slot, _on(slot, holds, cased=cased), _EXPRESSION_COST, longest)
 
 
 def _on(slot: int, holds: Any, *, cased: bool) -> Test:
@@ -126,7 +126,7 @@ def expression_leaf(slot: int, value: SigmaRegularExpression) -> Node:
         looked_at = values[slot]
         return looked_at is not None and found.search(str(looked_at)) is not None
 
-    return TestLeaf(slot, test, _EXPRESSION_COST)
+    return OtherLeaf(slot, test, _EXPRESSION_COST)
 
 
 def _compiled(expression: str, *, ignore_case: bool) -> Any:
@@ -152,7 +152,7 @@ def network_leaf(slot: int, network: IPv4Network | IPv6Network) -> Node:
         number = _number(texts[slot])
         return number is not None and number >> shift == wanted
 
-    return TestLeaf(slot, test, cost=3)
+    return OtherLeaf(slot, test, cost=3)
 
 
 @lru_cache(maxsize=_ADDRESSES)
@@ -167,7 +167,7 @@ def number_leaf(slot: int, number: float, *, numeric: bool) -> Node:
     """A number, of a field of numbers or as it is written in a text."""
     if numeric:
         known = number if isinstance(number, int) else None
-        return TestLeaf(slot, lambda values, _: bool(values[slot] == number), cost=1, number=known)
+        return OtherLeaf(slot, lambda values, _: bool(values[slot] == number), cost=1, number=known)
     return TextLeaf(slot, "equals", str(number))
 
 

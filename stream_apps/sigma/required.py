@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from stream_apps.sigma import taxonomy
-from stream_apps.sigma.tree import All, Either, KeywordLeaf, Negation, TestLeaf, TextLeaf
+from stream_apps.sigma.tree import All, Either, KeywordLeaf, Negation, OtherLeaf, TextLeaf
 
 if TYPE_CHECKING:
     from stream_apps.sigma.tree import Node
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 # Programs that start often, so that their name alone tells little.
 _FREQUENT_NAMES: Final = frozenset(
     {
-        "sh", "bash", "dash", "ash", "busybox", "zsh", "python", "python3", "perl", "node", "java", "php",
-        "cat", "grep", "sed", "awk", "ls", "cp", "mv", "rm", "date", "sleep", "env", "curl", "systemctl", "ps",
-        "find", "id", "tr", "cut", "head", "tail", "test", "stat", "mkdir", "chmod", "uname", "git", "runc",
+        "sh", "bash", "dash", "ash", "busybox", "zsh", "python", "python3", "perl", "node", "java",
+        "php", "cat", "grep", "sed", "awk", "ls", "cp", "mv", "rm", "date", "sleep", "env", "curl",
+        "systemctl", "ps", "find", "id", "tr", "cut", "head", "tail", "test", "stat", "mkdir", "chmod",
+        "uname", "git", "runc",
     }
 )  # fmt: skip
 # Texts whose parts are in many command lines and paths.
@@ -75,7 +76,7 @@ def required(node: Node) -> Required | None:
     match node:
         case TextLeaf():
             return _of_text(node)
-        case TestLeaf():
+        case OtherLeaf():
             return _of_test(node)
         case KeywordLeaf():
             return _contained(taxonomy.EVERYTHING, node.needs) if node.needs else None
@@ -105,7 +106,7 @@ def _of_text(leaf: TextLeaf) -> Required:
     return _contained(leaf.slot, literal)
 
 
-def _of_test(leaf: TestLeaf) -> Required | None:
+def _of_test(leaf: OtherLeaf) -> Required | None:
     if leaf.number is not None:
         share = _FREQUENT if leaf.number in _FREQUENT_PORTS else _RARE_NUMBER
         return Required(frozenset({Atom("number", leaf.slot, str(leaf.number))}), share)

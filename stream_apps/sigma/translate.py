@@ -42,7 +42,7 @@ from stream_apps.sigma import taxonomy
 from stream_apps.sigma.compiled import compile_node
 from stream_apps.sigma.errors import OtherSourceError, RuleRefusedError
 from stream_apps.sigma.patterns import either, expression_leaf, network_leaf, number_leaf, text_leaf
-from stream_apps.sigma.tree import All, KeywordLeaf, Negation, TestLeaf, TextLeaf
+from stream_apps.sigma.tree import All, KeywordLeaf, Negation, OtherLeaf, TextLeaf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -262,7 +262,7 @@ class Translator:
                 return one.startswith(two)
             return one.endswith(two) if ends else one == two
 
-        return TestLeaf(slot, test, cost=3)
+        return OtherLeaf(slot, test, cost=3)
 
     def _keyword(self, value: SigmaType) -> Node:
         match value:
@@ -289,7 +289,7 @@ class Translator:
 def _needs(leaf: Node) -> str:
     if isinstance(leaf, TextLeaf):
         return leaf.literal
-    return leaf.needs if isinstance(leaf, TestLeaf) else ""
+    return leaf.needs if isinstance(leaf, OtherLeaf) else ""
 
 
 def _need(field: Field, kind: str, modifier: str) -> None:
@@ -313,12 +313,12 @@ def _flag(field: Field, value: SigmaBool) -> Node:
 
 def _null(field: Field, _: SigmaNull) -> Node:
     slot = field.slot
-    return TestLeaf(slot, lambda values, _: values[slot] is None, cost=1)
+    return OtherLeaf(slot, lambda values, _: values[slot] is None, cost=1)
 
 
 def _exists(field: Field, value: SigmaExists) -> Node:
     slot, wanted = field.slot, value.exists
-    return TestLeaf(slot, lambda values, _: (values[slot] is not None) is wanted, cost=1)
+    return OtherLeaf(slot, lambda values, _: (values[slot] is not None) is wanted, cost=1)
 
 
 def _network(field: Field, value: SigmaCIDRExpression) -> Node:
@@ -335,7 +335,7 @@ def _comparison(field: Field, value: SigmaCompareExpression) -> Node:
         looked_at = values[slot]
         return looked_at is not None and compare(looked_at, number)
 
-    return TestLeaf(slot, test, cost=1)
+    return OtherLeaf(slot, test, cost=1)
 
 
 # In this order: a part of a time is a number to pySigma.

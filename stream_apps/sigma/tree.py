@@ -37,7 +37,7 @@ class TextLeaf:
 
 
 @dataclass(frozen=True, slots=True)
-class TestLeaf:
+class OtherLeaf:
     """Any other comparison.
 
     Attributes:
@@ -61,7 +61,7 @@ class KeywordLeaf:
 
     Attributes:
         tests: The comparison, for each slot of the stream.
-        needs: As of :class:`TestLeaf`.
+        needs: As of :class:`OtherLeaf`.
     """
 
     tests: tuple[Node, ...]
@@ -89,13 +89,13 @@ class Negation:
     part: Node
 
 
-Node = TextLeaf | TestLeaf | KeywordLeaf | All | Either | Negation
+Node = TextLeaf | OtherLeaf | KeywordLeaf | All | Either | Negation
 
 
 def slots_of(node: Node) -> frozenset[int]:
     """All slots a condition looks at."""
     match node:
-        case TextLeaf(slot=slot) | TestLeaf(slot=slot):
+        case TextLeaf(slot=slot) | OtherLeaf(slot=slot):
             return frozenset({slot})
         case Negation(part=part):
             return slots_of(part)
