@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``nsp rules``: Sigma rules, before they are put in force.
+
+Input: a directory of rules, as SigmaHQ's repository has them, or one file. Nothing is sent anywhere. What a
+stream app would refuse is refused here, by the same code, with line and reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from nsp.errors import FAILED, CommandError
+
+if TYPE_CHECKING:
+    from stream_apps.sigma.loading import Loaded, Verdict
+    from stream_apps.sigma.translate import Surroundings
+
+app = typer.Typer(help="Sigma rules: check and try them.", no_args_is_help=True)
+
+_WORDS: Final = {"loaded": "loaded", "elsewhere": "for other logs", "refused": "refused"}
+
+
+class Output(StrEnum):
+    """How results are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+Directory = Annotated[Path, typer.Argument(help="directory of rules, or one file")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="a stream app's configuration, for its placeholders and users"),
+]
+How = Annotated[Output, typer.Option("--output", "-o", help="text or json")]
+
+
+@app.command("lint")
+def lint(directory: Directory, *, config: Config = None, output: How = Output.TEXT) -> None:
+    """Say of each rule whether it loads, is for other logs than ours, or is refused, and why."""
+    verdicts = _load(directory, config).verdicts
+    counts = Counter(each.status for each in verdicts)
+    if output is Output.JSON:
+        print(json.dumps([asdict(each) for each in verdicts], indent=2))
+    else:
+        for each in verdicts:
+            print(_line(each))
+            for warning in each.warnings:
+                print(f"{each.source}:{each.line}: warning: {warning}")
+        print(", ".join(f"{counts[status]} {words}" for status, words in _WORDS.items()))
+    if counts["refused"]:
+        raise typer.Exit(FAILED)
+
+
+@app.command("fields")
+def fields() -> None:
+    """Print the fields that rules can ask for, as a table in Markdown."""
+    from stream_apps.sigma.reference import field_table  # noqa: PLC0415 - other commands need no Sigma
+
+    print(field_table())
+
+
+def _line(verdict: Verdict) -> str:
+    told = verdict.title if verdict.status == "loaded" else verdict.reason
+    return f"{verdict.source}:{verdict.line}: {_WORDS[verdict.status]}: {told}"
+
+
+def _load(directory: Path, config: Path | None) -> Loaded:
+    from stream_apps.sigma.loading import files_of, load  # noqa: PLC0415 - other commands need no Sigma
+
+    try:
+        texts = list(files_of(directory))
+    except OSError as error:
+        raise CommandError(f"{directory}: {error.strerror or error}") from error
+    if not texts:
+        raise CommandError(f"{directory}: no rules in it", "rules are in files named *.yml or *.yaml")
+    return load(texts, _surroundings(config))
+
+
+def _surroundings(config: Path | None) -> Surroundings:
+    from stream_apps.config import StreamConfig, load  # noqa: PLC0415 - other commands need no pydantic
+    from stream_apps.errors import ConfigError  # noqa: PLC0415 - same
+    from stream_apps.sigma.build import surroundings  # noqa: PLC0415 - same
+
+    try:
+        return surroundings((load(config) if config else StreamConfig()).detect.sigma)
+    except ConfigError as error:
+        raise CommandError(str(error)) from error
