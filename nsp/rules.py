@@ -19,12 +19,12 @@ import typer
 from nsp.errors import FAILED, CommandError
 
 if TYPE_CHECKING:
-    from stream_apps.sigma.loading import Loaded, Verdict
+    from stream_apps.sigma.loading import Loaded, Status, Verdict
     from stream_apps.sigma.translate import Surroundings
 
 app = typer.Typer(help="Sigma rules: check and try them.", no_args_is_help=True)
 
-_WORDS: Final = {"loaded": "loaded", "elsewhere": "for other logs", "refused": "refused"}
+_WORDS: Final[dict[Status, str]] = {"loaded": "loaded", "elsewhere": "for other logs", "refused": "refused"}
 
 
 class Output(StrEnum):

@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, model_validator
 
 from stream_apps.config_basis import Address, Network, RuleItem, Section, Text, Texts
+from stream_apps.config_sigma import SigmaItem
 from stream_apps.correlate import programs
 from stream_apps.detect.rule import Severity
 from stream_apps.detector_sections import StatefulDetect
@@ -122,6 +123,8 @@ class Detect(StatefulDetect):
     """Each resolution of workloads whose SecurityProfile asks for it; informational."""
     enforcement_refused: RuleItem = Field(default=RuleItem(), alias="nsp.enforcement-refused")
     """A sensor refused a command. Exclusions do not apply: no process is behind it."""
+    sigma: SigmaItem = SigmaItem()
+    """Rules in Sigma's format."""
     repeat_after_s: Annotated[int, Field(ge=1, le=86_400)] = 600
     """One alert for a process tree and rule; still going on after this, the next."""
 

@@ -34,6 +34,7 @@ from stream_apps.learn.baseline import LearnedBaseline
 from stream_apps.profiles.desk import ProfileDesk
 from stream_apps.respond.desired import DesiredStates
 from stream_apps.respond.times import Times, TimeToBlock
+from stream_apps.sigma.build import build_book, build_detector
 from stream_apps.threats import threat_of, threat_of_quiet
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from stream_apps.detect.rule import Detector, Suspect
     from stream_apps.detect.sensor_silence import Quiet
     from stream_apps.errors import Stage
+    from stream_apps.sigma.book import RuleBook
 
 DNS_ANSWER: Final = "nsp.DnsAnswer"
 # Errors of one batch that are reported one by one; a batch of nothing but errors has one cause.
@@ -94,6 +96,7 @@ class Pipeline:
     Attributes:
         ledger: The account of all events.
         learner: What workloads do; None when nothing is learned.
+        rules: The Sigma rules in force.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class Pipeline:
         pods: PodTable | None = None,
         desk: ProfileDesk | None = None,
         baseline: Baseline | None = None,
+        rules: RuleBook | None = None,
     ) -> None:
         self.ledger = LossLedger()
         self._pods = pods if pods is not None else PodTable()
@@ -115,6 +119,8 @@ class Pipeline:
         if baseline is None and self.learner is not None:
             baseline = LearnedBaseline(self.learner)
         self._observing = Observing(build_observers(config.detect, baseline))
+        self.rules = build_book(config.detect.sigma) if rules is None else rules
+        self._sigma = build_detector(config.detect.sigma, self.rules)
         self._silence = assembly.build_silence(config, self._pods)
         self._suppression = Suppression(config.detect.repeat_after_s * assembly.NS_PER_S)
         self._states = DesiredStates()
@@ -185,6 +191,7 @@ class Pipeline:
             **self._counts,
             **self._desk.metrics(),
             **self._observing.metrics(),
+            **self._sigma.metrics(),
             **(self._silence.metrics() if self._silence else {}),
             **(self.learner.metrics() if self.learner else {}),
             ("correlate", "events_unaccounted"): totals.unaccounted,
@@ -225,8 +232,9 @@ class Pipeline:
         offset_ns = scene.view.wall_offset_ns
         learn = self._names.learn
         images = len(workload_ids)
-        observed, see, faults = self._observing.kinds, self._observing.see, self._observing.faults
         self._observing.begin(scene, events[0][1]["ktime_ns"] if events else 0)
+        self._sigma.begin(scene)
+        looked_at = self._observing.kinds | self._sigma.kinds
         for number, (kind, event) in enumerate(events):
             try:
                 process = event["process"]
@@ -237,16 +245,26 @@ class Pipeline:
                 table = table_of(kind)
                 if table is not None and process in table:
                     self._judge(scene, table[process], (kind, event), findings)
-                if kind in observed:
-                    for rule, suspect, sighting in see(kind, process, event):
-                        findings.add(scene, rule, suspect, sighting, (kind, event))
-                    if faults:
-                        self._report_faults((kind, event), outcome)
+                if kind in looked_at:
+                    self._look(scene, (kind, event), findings, outcome)
             except Exception as error:  # noqa: BLE001 - one bad event; the rest are processed
                 place = f"events[{number}] {kind} at {_position(event)}"
                 stage: Stage = "correlate" if kind == DNS_ANSWER else "detect"
                 self._report(outcome, EventError(stage, place, _words(error)))
         return findings
+
+    def _look(self, scene: Scene, place: Event, findings: Findings, outcome: Outcome) -> None:
+        """Show an event to those who look at all of its kind: observers, and Sigma rules."""
+        kind, event = place
+        process: int = event["process"]
+        if kind in self._observing.kinds:
+            for rule, suspect, sighting in self._observing.see(kind, process, event):
+                findings.add(scene, rule, suspect, sighting, place)
+            if self._observing.faults:
+                self._report_faults(place, outcome)
+        if kind in self._sigma.kinds:
+            for rule, suspect, sighting in self._sigma.see(kind, process, event):
+                findings.add(scene, rule, suspect, sighting, place)
 
     @staticmethod
     def _judge(

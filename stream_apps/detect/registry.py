@@ -96,11 +96,12 @@ def build_detectors(config: Detect, profiles: ProfileDesk) -> list[Detector]:
 
 def exclusions_of(item: RuleItem, defaults: Sequence[Exclusion]) -> list[Exclusion]:
     """A rule's exclusions: those it comes with, unless they are switched off, and a person's own."""
-    own = [_exclusion(each) for each in item.exclusions]
+    own = [exclusion_of(each) for each in item.exclusions]
     return [*defaults, *own] if item.default_exclusions else own
 
 
-def _exclusion(item: ExclusionItem) -> Exclusion:
+def exclusion_of(item: ExclusionItem) -> Exclusion:
+    """An exclusion as it is matched."""
     return Exclusion(
         reason=item.reason,
         services=item.services,

@@ -23,3 +23,7 @@ class RuleRefusedError(StreamAppError):
 
 class OtherSourceError(RuleRefusedError):
     """A rule for logs that are not ours: nobody's fault."""
+
+
+class MissingRuleError(RuleRefusedError):
+    """A correlation of a rule that is not loaded; it may come."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from stream_apps.sigma import parsing
-from stream_apps.sigma.errors import OtherSourceError, RuleRefusedError
+from stream_apps.sigma.errors import MissingRuleError, OtherSourceError, RuleRefusedError
 from stream_apps.sigma.parsing import Correlated
 from stream_apps.sigma.resolve import resolve
 from stream_apps.sigma.ruleset import EventRule, RuleSet
@@ -44,6 +44,7 @@ class Verdict:
         title: Its title, or empty.
         reason: Why it was not loaded.
         warnings: What is odd about it.
+        waits: It is refused because a rule it is about was not loaded, which may come.
     """
 
     source: str
@@ -53,6 +54,7 @@ class Verdict:
     title: str = ""
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,8 @@ def _acceptance(document: Document, warnings: tuple[str, ...]) -> Verdict:
 def _refusal(document: Document, error: RuleRefusedError) -> Verdict:
     status: Status = "elsewhere" if isinstance(error, OtherSourceError) else "refused"
     line = document.line_of(error.place)
-    return Verdict(document.source, line, status, document.rule_id, document.title, str(error))
+    waits = isinstance(error, MissingRuleError)
+    return Verdict(document.source, line, status, document.rule_id, document.title, str(error), waits=waits)
 
 
 def _silenced(rule: EventRule) -> EventRule:

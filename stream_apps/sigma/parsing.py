@@ -35,7 +35,7 @@ from stream_apps.detect.attack import TECHNIQUES, is_newer
 from stream_apps.detect.attack import VERSION as ATTACK_VERSION
 from stream_apps.detect.rule import Rule, Severity
 from stream_apps.sigma.errors import Place, RuleRefusedError
-from stream_apps.sigma.ruleset import EventRule
+from stream_apps.sigma.ruleset import ID_PREFIX, EventRule
 from stream_apps.sigma.translate import Translator, condition_of, streams_of, words
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def _rule(parsed: SigmaRuleBase) -> Rule:
     title = " ".join(parsed.title.split())[:_MAX_TITLE]
     severity = _severity(parsed)
     attack = tuple(each for each in _techniques(parsed) if each in TECHNIQUES or is_newer(each))
-    return Rule(str(parsed.id), title, severity, attack)
+    return Rule(f"{ID_PREFIX}{parsed.id}", title, severity, attack)
 
 
 def _severity(parsed: SigmaRuleBase) -> Severity:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from sigma.correlations import SigmaCorrelationCondition, SigmaCorrelationConditionOperator
 
 from stream_apps.sigma.correlation import MAX_COUNT, Correlation
-from stream_apps.sigma.errors import RuleRefusedError
+from stream_apps.sigma.errors import MissingRuleError, RuleRefusedError
+from stream_apps.sigma.ruleset import ID_PREFIX
 from stream_apps.sigma.translate import field_of
 
 if TYPE_CHECKING:
@@ -67,9 +68,11 @@ def _members(parsed: SigmaCorrelationRule, rules: Mapping[str, EventRule]) -> li
     found = []
     for number, each in enumerate(parsed.rules or []):
         wanted = each.reference
-        known = rules.get(wanted) or next((rule for rule in rules.values() if rule.name == wanted), None)
+        known = rules.get(f"{ID_PREFIX}{wanted}") or next(
+            (rule for rule in rules.values() if rule.name == wanted), None
+        )
         if known is None:
-            raise RuleRefusedError(
+            raise MissingRuleError(
                 f"no rule {wanted} was loaded (correlations of correlations are not known here)",
                 (_SECTION, "rules", number),
             )
@@ -119,7 +122,7 @@ def _slot(parsed: SigmaCorrelationRule, name: str, rule_id: str, rule: EventRule
         own = [
             field
             for reference, field in aliased.mapping.items()
-            if reference.reference in (rule_id, rule.name)
+            if reference.reference in (rule_id.removeprefix(ID_PREFIX), rule.name)
         ]
         if not own:
             raise RuleRefusedError(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from stream_apps.sigma.index import RuleIndex
 from stream_apps.sigma.taxonomy import RECORDS
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from stream_apps.sigma.correlation import Correlation
     from stream_apps.sigma.taxonomy import Stream
     from stream_apps.sigma.tree import Node
+
+
+# Before the UUID of each rule in alerts: what is said about all Sigma rules is said with it.
+ID_PREFIX: Final = "sigma."
 
 
 @dataclass(frozen=True, slots=True)

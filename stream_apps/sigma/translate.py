@@ -281,7 +281,8 @@ class Translator:
             case SigmaNumber():
                 return self._keyword(SigmaString(str(value)))
             case SigmaRegularExpression():
-                return KeywordLeaf(tuple(expression_leaf(slot, value) for slot in self._slots))
+                found = tuple(expression_leaf(slot, value) for slot in self._slots)
+                return KeywordLeaf(found, _needs(found[0]))
             case _:
                 raise RuleRefusedError(f"{type(value).__name__} needs a field")
 

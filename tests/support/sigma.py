@@ -28,8 +28,13 @@ _KIND_OF: Final = {
 
 
 def identity(name: str) -> str:
-    """A rule id that is always the same for a name."""
+    """A rule's UUID that is always the same for a name."""
     return str(uuid5(NAMESPACE_URL, name))
+
+
+def rule_id(name: str) -> str:
+    """The id in alerts of the rule of a name."""
+    return f"sigma.{identity(name)}"
 
 
 def document(

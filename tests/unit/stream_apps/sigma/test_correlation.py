@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stream_apps.sigma.correlation import Correlator
-from tests.support.sigma import document, facts, identity, loaded
+from tests.support.sigma import document, facts, identity, loaded, rule_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +44,7 @@ class Watch:
         self, name: str, second: float, image: str | None = "/bin/x", node: str = "n", **more: Any
     ) -> bool:
         event = facts({"Image": image, **more})
-        return self.correlator.take(node, identity(name), event, int(second * SECOND))
+        return self.correlator.take(node, rule_id(name), event, int(second * SECOND))
 
 
 def test_events_are_counted_within_the_time() -> None:
@@ -154,9 +154,9 @@ def test_aliases_name_one_thing_in_two_kinds_of_events() -> None:
     found = loaded(rule("asked", "dns_query"), rule("went"), written)
     assert [each.reason for each in found.verdicts] == ["", "", ""]
     watch = Correlator(found.rules.correlations[0])
-    assert not watch.take("n", identity("asked"), facts({"QueryName": "a.example"}), 0)
-    assert not watch.take("n", identity("went"), facts({"DestinationHostname": "b.example"}), 1)
-    assert watch.take("n", identity("went"), facts({"DestinationHostname": "a.example"}), 2)
+    assert not watch.take("n", rule_id("asked"), facts({"QueryName": "a.example"}), 0)
+    assert not watch.take("n", rule_id("went"), facts({"DestinationHostname": "b.example"}), 1)
+    assert watch.take("n", rule_id("went"), facts({"DestinationHostname": "a.example"}), 2)
 
 
 def test_rules_of_a_correlation_are_silent_unless_it_says_otherwise() -> None:

@@ -46,7 +46,7 @@ def judged(text: str) -> Verdict:
 def test_a_rule_is_loaded_with_what_alerts_need() -> None:
     found = load([("rule.yml", RULE)], AROUND)
     rule = found.rules.rules[0].rule
-    assert (rule.id, rule.title) == ("5c5e2c52-7a0e-4c57-8a59-3d0c5be8f1aa", "Curl runs")
+    assert (rule.id, rule.title) == ("sigma.5c5e2c52-7a0e-4c57-8a59-3d0c5be8f1aa", "Curl runs")
     assert (rule.severity, rule.attack) == ("HIGH", ("T1059.004", "T1999"))
     (verdict,) = found.verdicts
     assert (verdict.status, verdict.line, verdict.title) == ("loaded", 1, "Curl runs")
