@@ -59,6 +59,28 @@ def lint(directory: Directory, *, config: Config = None, output: How = Output.TE
         raise typer.Exit(FAILED)
 
 
+@app.command("test")
+def try_rules(
+    directory: Directory,
+    *,
+    config: Config = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="write the results as JUnit XML")] = None,
+) -> None:
+    """Try each rule on the events that lie beside it, in NAME.events.yml: what must match, and what not."""
+    from nsp import rule_cases  # noqa: PLC0415 - other commands need no Sigma
+
+    tried = rule_cases.run(directory, _surroundings(config))
+    for each in tried:
+        for failure in each.failures:
+            print(f"{each.source}: {failure.name}: {failure.reason}")
+    if junit is not None:
+        junit.write_bytes(rule_cases.junit(tried))
+    failed = sum(len(each.failures) for each in tried)
+    print(f"{sum(len(each.results) for each in tried)} cases of {len(tried)} rule files, {failed} failed")
+    if failed:
+        raise typer.Exit(FAILED)
+
+
 @app.command("fields")
 def fields() -> None:
     """Print the fields that rules can ask for, as a table in Markdown."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from stream_apps.sigma import parsing
+from stream_apps.sigma.cases import CASES_SUFFIX
 from stream_apps.sigma.errors import MissingRuleError, OtherSourceError, RuleRefusedError
 from stream_apps.sigma.parsing import Correlated
 from stream_apps.sigma.resolve import resolve
@@ -66,7 +67,7 @@ class Loaded:
 
 
 def files_of(directory: Path) -> Iterator[tuple[str, bytes]]:
-    """The rule files below a directory (or one file), by name, each with its bytes.
+    """The rule files below a directory (or one file), by name, each with its bytes; cases are left out.
 
     Raises:
         OSError: Something cannot be read.
@@ -75,7 +76,8 @@ def files_of(directory: Path) -> Iterator[tuple[str, bytes]]:
         yield str(directory), _read(directory)
         return
     for path in sorted(directory.rglob("*")):
-        if path.suffix in _SUFFIXES and path.is_file():
+        is_rule = path.suffix in _SUFFIXES and not path.stem.endswith(CASES_SUFFIX)
+        if is_rule and path.is_file():
             yield str(path), _read(path)
 
 

@@ -8,8 +8,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import yaml
 
-from stream_apps.sigma import taxonomy
-from stream_apps.sigma.facts import Facts
+from stream_apps.sigma.cases import facts_of
 from stream_apps.sigma.loading import Loaded, load
 from stream_apps.sigma.translate import Surroundings
 
@@ -60,17 +59,7 @@ def one(detection: Mapping[str, Any], category: str = "process_creation") -> Eve
     return found.rules.rules[0]
 
 
-def facts(event: Mapping[str, Any]) -> Facts:
-    """Facts by the names of fields."""
-    made = Facts([None] * taxonomy.SLOTS, [""] * taxonomy.SLOTS)
-    for name, value in event.items():
-        slot = taxonomy.BY_NAME[name].slot
-        made.values[slot] = value
-        made.texts[slot] = "" if value is None else str(value).casefold()
-    for path, name_slot in taxonomy.NAME_SLOTS.items():
-        made.texts[name_slot] = made.texts[path].rpartition("/")[2]
-    made.texts[taxonomy.EVERYTHING] = "\n".join(made.texts[: taxonomy.IMAGE_NAME])
-    return made
+facts = facts_of
 
 
 def matches(
