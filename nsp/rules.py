@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``nsp rules``: Sigma rules, before they are put in force.
+"""``nsp rules``: Sigma rules, checked, tried, and put in force.
 
-Input: a directory of rules, as SigmaHQ's repository has them, or one file. Nothing is sent anywhere. What a
-stream app would refuse is refused here, by the same code, with line and reason.
+Input: a directory of rules, as SigmaHQ's repository has them, or one file. What a stream app would refuse is
+refused here, by the same code, with line and reason. ``push`` and ``rm`` change what is on ``nsp.rules``;
+the rest sends nothing anywhere.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from nsp.errors import FAILED, CommandError
+from nsp.kafka import Brokers, Cluster, KafkaOptions
 
 if TYPE_CHECKING:
     from stream_apps.sigma.loading import Loaded, Status, Verdict
     from stream_apps.sigma.translate import Surroundings
 
-app = typer.Typer(help="Sigma rules: check and try them.", no_args_is_help=True)
+app = typer.Typer(help="Sigma rules: check, try and publish them.", no_args_is_help=True)
 
 _WORDS: Final[dict[Status, str]] = {"loaded": "loaded", "elsewhere": "for other logs", "refused": "refused"}
 
@@ -79,6 +81,66 @@ def try_rules(
     print(f"{sum(len(each.results) for each in tried)} cases of {len(tried)} rule files, {failed} failed")
     if failed:
         raise typer.Exit(FAILED)
+
+
+@app.command("push")
+def push(
+    directory: Directory,
+    brokers: Brokers,
+    *,
+    config: Config = None,
+    kafka_option: KafkaOptions = None,
+) -> None:
+    """Put rules in force: all that are for our logs, or none if one of these is refused."""
+    loaded = _load(directory, config)
+    if refused := [each for each in loaded.verdicts if each.status == "refused"]:
+        raise CommandError("refused, nothing was sent:\n" + "\n".join(map(_line, refused)))
+    from nsp import rule_topic  # noqa: PLC0415 - other commands need no Sigma
+
+    wanted = rule_topic.records(
+        directory, {each.rule_id for each in loaded.verdicts if each.status == "loaded"}
+    )
+    cluster = Cluster(brokers, kafka_option)
+    known = rule_topic.published(cluster)
+    changed = [each for each in wanted if known.get(each["id"], {}).get("text") != each["text"]]
+    rule_topic.publish(cluster, changed)
+    counts = Counter(each.status for each in loaded.verdicts)
+    print(
+        f"{len(changed)} pushed, {len(wanted) - len(changed)} unchanged, {counts['elsewhere']} for other logs"
+    )
+
+
+@app.command("rm")
+def remove(
+    ids: Annotated[list[str], typer.Argument(help="ids of published rules")],
+    brokers: Brokers,
+    *,
+    kafka_option: KafkaOptions = None,
+) -> None:
+    """Withdraw published rules; those of files stay."""
+    from nsp import rule_topic  # noqa: PLC0415 - other commands need no Sigma
+
+    cluster = Cluster(brokers, kafka_option)
+    known = rule_topic.published(cluster)
+    wanted = [each.removeprefix("sigma.") for each in ids]
+    if missing := [each for each in wanted if each not in known]:
+        raise CommandError(f"no rule {', '.join(missing)} is published", "`nsp rules list` shows them")
+    rule_topic.withdraw(cluster, wanted)
+    for each in wanted:
+        print(f"{each} withdrawn")
+
+
+@app.command("list")
+def list_published(brokers: Brokers, *, output: How = Output.TEXT, kafka_option: KafkaOptions = None) -> None:
+    """Show the rules that are published, beside those of files."""
+    from nsp import rule_topic  # noqa: PLC0415 - other commands need no Sigma
+
+    known = rule_topic.published(Cluster(brokers, kafka_option))
+    if output is Output.JSON:
+        print(json.dumps(list(known.values()), indent=2))
+        return
+    for each in known.values():
+        print(f"{each['id']}  {rule_topic.when(each)}  {each['title']}")
 
 
 @app.command("fields")

@@ -18,7 +18,7 @@ from stream_apps.sigma.ruleset import RuleSet
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stream_apps.sigma.loading import Verdict
+    from stream_apps.sigma.loading import Cache, Verdict
     from stream_apps.sigma.translate import Surroundings
 
 # Published rules, beside those of files; SigmaHQ has about 4,000 in all.
@@ -47,6 +47,7 @@ class RuleBook:
         self._files: list[tuple[str, bytes | str]] = []
         self._published: dict[str, bytes] = {}
         self._stale = False
+        self._cache: Cache = {}
 
     def base(self, texts: Iterable[tuple[str, bytes | str]]) -> None:
         """Take the rules of files; they replace those of the files before."""
@@ -62,9 +63,11 @@ class RuleBook:
         if key not in self._published and len(self._published) >= MAX_PUBLISHED:
             raise self._refused(f"more than {MAX_PUBLISHED} rules are published")
         # Alone, so that what it refers to may come later: a correlation is judged when all are put together.
-        for verdict in load([(key, text)], self._around).verdicts:
+        alone: Cache = {}
+        for verdict in load([(key, text)], self._around, alone).verdicts:
             if verdict.status != "loaded" and not verdict.waits:
                 raise self._refused(f"line {verdict.line}: {verdict.reason}")
+        self._cache |= alone
         self.counts["rules_taken"] += 1
         self._published[key] = text
         self._stale = True
@@ -88,7 +91,7 @@ class RuleBook:
     def _put_together(self) -> None:
         # Published ones first: of two rules with one id the first is taken.
         texts = [*sorted(self._published.items()), *self._files]
-        loaded = load(texts, self._around)
+        loaded = load(texts, self._around, self._cache)
         self.rules, self.verdicts = loaded.rules, loaded.verdicts
         digest = hashlib.sha256()
         for _, text in texts:

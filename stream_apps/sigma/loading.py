@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stream_apps.sigma.correlation import Correlation
-    from stream_apps.sigma.parsing import Document
+    from stream_apps.sigma.parsing import Document, Parsed
     from stream_apps.sigma.translate import Surroundings
 
 # SigmaHQ's largest is a tenth of it.
@@ -86,16 +86,52 @@ def _read(path: Path) -> bytes:
         return file.read(MAX_RULE_BYTES + 1)
 
 
-def load(texts: Iterable[tuple[str, bytes | str]], around: Surroundings) -> Loaded:
-    """Load all texts; what refers to another rule finds it in any of them."""
-    return _Loading(around).run(texts)
+Read = list["tuple[Document, Parsed | Correlated | RuleRefusedError]"]
+"""The documents of a text, each parsed or refused."""
+Cache = dict[tuple[str, "bytes | str"], "Read | RuleRefusedError"]
+"""What became of texts before."""
+
+
+def load(
+    texts: Iterable[tuple[str, bytes | str]], around: Surroundings, cache: Cache | None = None
+) -> Loaded:
+    """Load all texts; what refers to another rule finds it in any of them.
+
+    Args:
+        texts: Names and texts.
+        around: What the configuration adds.
+        cache: What was parsed before, with the same surroundings; what is parsed now is put there, and what
+            is not among the texts is dropped from it.
+    """
+    known = cache if cache is not None else {}
+    wanted = list(texts)
+    for gone in known.keys() - set(wanted):
+        del known[gone]
+    return _Loading(around, known).run(wanted)
+
+
+def _read_text(source: str, text: bytes | str, around: Surroundings) -> Read | RuleRefusedError:
+    if len(text) > MAX_RULE_BYTES:
+        return RuleRefusedError(f"larger than {MAX_RULE_BYTES} bytes", (1,))
+    try:
+        documents = parsing.documents(source, text)
+    except RuleRefusedError as error:
+        return error
+    found: Read = []
+    for each in documents:
+        try:
+            found.append((each, parsing.parse(each, around)))
+        except RuleRefusedError as error:
+            found.append((each, error))
+    return found
 
 
 class _Loading:
     """One load: what was found so far."""
 
-    def __init__(self, around: Surroundings) -> None:
+    def __init__(self, around: Surroundings, cache: Cache) -> None:
         self._around = around
+        self._cache = cache
         self._rules: dict[str, EventRule] = {}
         self._correlations: list[Correlation] = []
         self._origins: dict[str, str] = {}
@@ -121,27 +157,23 @@ class _Loading:
         return Loaded(RuleSet(rules, self._correlations), verdicts)
 
     def _take(self, source: str, text: bytes | str) -> None:
-        if len(text) > MAX_RULE_BYTES:
-            self._verdicts.append(Verdict(source, 1, "refused", reason=f"larger than {MAX_RULE_BYTES} bytes"))
+        read = self._cache.get((source, text))
+        if read is None:
+            read = self._cache[source, text] = _read_text(source, text, self._around)
+        if isinstance(read, RuleRefusedError):
+            line = int(read.place[0]) if read.place else 1
+            self._verdicts.append(Verdict(source, line, "refused", reason=str(read)))
             return
-        try:
-            documents = parsing.documents(source, text)
-        except RuleRefusedError as error:
-            line = error.place[0] if error.place else 1
-            self._verdicts.append(Verdict(source, int(line), "refused", reason=str(error)))
-            return
-        for each in documents:
+        for document, parsed in read:
             self._verdicts.append(None)
-            self._verdicts[-1] = self._judge(each)
+            self._verdicts[-1] = self._judge(document, parsed)
 
-    def _judge(self, document: Document) -> Verdict | None:
-        try:
-            parsed = parsing.parse(document, self._around)
-            rule_id = parsed.rule.id
-            if rule_id in self._origins:
-                raise RuleRefusedError(f"{self._origins[rule_id]} has the same id", ("id",))  # noqa: TRY301
-        except RuleRefusedError as error:
-            return _refusal(document, error)
+    def _judge(self, document: Document, parsed: Parsed | Correlated | RuleRefusedError) -> Verdict | None:
+        if isinstance(parsed, RuleRefusedError):
+            return _refusal(document, parsed)
+        rule_id = parsed.rule.id
+        if rule_id in self._origins:
+            return _refusal(document, RuleRefusedError(f"{self._origins[rule_id]} has the same id", ("id",)))
         self._origins[rule_id] = document.source
         if isinstance(parsed, Correlated):
             self._waiting.append((len(self._verdicts) - 1, document, parsed))

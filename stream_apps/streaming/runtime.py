@@ -175,8 +175,9 @@ class Runtime:
     async def _process(self) -> None:
         loop = asyncio.get_running_loop()
         partitions = await loop.run_in_executor(None, self._side.topics)
-        self._phase = "loading pods, profiles and enforcement"
+        self._phase = "loading pods, profiles, rules and enforcement"
         count = await loop.run_in_executor(None, self._side.load, partitions, self._side_input.take)
+        self._side_input.settle()
         _log.info("side topics loaded", messages=count)
         self._worker = Worker(
             self._pipeline,
@@ -202,16 +203,17 @@ class Runtime:
 
     async def _take_side(self, messages: list[Message]) -> None:
         refused = self._side_input.take(messages)
+        self._side_input.settle()
         try:
             if self._worker and self._publisher:
                 for message, reason in refused:
-                    await self._bury_profile(self._worker, message, reason)
+                    await self._bury_refused(self._worker, message, reason)
                 await self._publisher.publish()
         except StreamError as error:
             _log.error("an order was refused", reason=str(error))
             self._failed.set()
 
-    async def _bury_profile(self, worker: Worker, message: Message, reason: str) -> None:
+    async def _bury_refused(self, worker: Worker, message: Message, reason: str) -> None:
         """Every process reads it; one of them keeps it."""
         if self._desk.is_mine((message.key or b"").decode(errors="replace")):
             await worker.bury(message, "decode", reason)
@@ -277,6 +279,7 @@ class Runtime:
                 self._failed.set()
             if beats % _BEATS_PER_TICK == 0:
                 self._metrics.pipeline.update(self._pipeline.metrics())
+                self._metrics.rules.info({"version": self._pipeline.rules.version})
                 await self._tick()
             beats += 1
             await asyncio.sleep(_BEAT_S)

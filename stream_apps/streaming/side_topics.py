@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The topics every stream app reads in whole, beside its share of the events.
 
-``nsp.pods``, ``nsp.profiles``, ``nsp.observations`` and ``nsp.enforcement`` from the beginning, loaded before
+``nsp.pods``, ``nsp.profiles``, ``nsp.rules``, ``nsp.observations`` and ``nsp.enforcement`` from the
+beginning, loaded before
 the first event is processed or the first order published; ``nsp.enforcement-status`` from now on. One
 consumer without a group, in a thread; what it reads is handed to the event loop, so that the pipeline is
 touched by one thread only. A broker that is away is waited for.
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
-from schemas.topics import ENFORCEMENT, ENFORCEMENT_STATUS, OBSERVATIONS, PODS, PROFILES, TOPICS
+from schemas.topics import ENFORCEMENT, ENFORCEMENT_STATUS, OBSERVATIONS, PODS, PROFILES, RULES, TOPICS
 from stream_apps.streaming.errors import StartError, StoppedError
 from stream_apps.streaming.message import Message
 
@@ -39,7 +40,7 @@ _HANDOVER_MESSAGES: Final = 500
 # What librdkafka may fetch ahead; its 64 MB default would be most of this process.
 _FETCH_AHEAD_KBYTES: Final = 4096
 
-_IN_WHOLE: Final = (PODS.name, PROFILES.name, OBSERVATIONS.name, ENFORCEMENT.name)
+_IN_WHOLE: Final = (PODS.name, PROFILES.name, RULES.name, OBSERVATIONS.name, ENFORCEMENT.name)
 _NS_PER_MS: Final = 1_000_000
 _FROM_NOW: Final = ENFORCEMENT_STATUS.name
 
@@ -113,7 +114,7 @@ class SideTopics:
             count += len(messages)
             if not self._unread:
                 return count
-        raise StoppedError("stopped while loading pods, profiles and enforcement")
+        raise StoppedError("stopped while loading pods, profiles, rules and enforcement")
 
     def start(self, take: Callable[[list[Message]], None]) -> None:
         """Go on reading in a thread; ``take`` is called in that thread."""
