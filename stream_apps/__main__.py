@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from stream_apps.sigma.book import RuleBook
 
 MISUSED = 2
+# A correlation may look back for a day; a start that reads a day of events would take an hour.
+LONGEST_READ_BACK_S = 3600
 
 
 def main() -> NoReturn:
@@ -71,7 +73,11 @@ def _serve(config: StreamConfig, signing_key: SigningKey, instance: str | None) 
         instance=instance or config.kafka.instance,
         signing_key=signing_key,
         metrics_address=_address(config.service.metrics_address),
-        window_s=max(config.detect.repeat_after_s, config.correlate.names.grace_s),
+        window_s=max(
+            config.detect.repeat_after_s,
+            config.correlate.names.grace_s,
+            min(rules.remembers_s, LONGEST_READ_BACK_S),
+        ),
     )
     pods = PodTable()
     desk = ProfileDesk()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Published rules, beside those of files; SigmaHQ has about 4,000 in all.
 MAX_PUBLISHED: Final = 10_000
 _VERSION_DIGITS: Final = 12
+_NS_PER_S: Final = 1_000_000_000
 
 
 class RuleBook:
@@ -76,6 +77,11 @@ class RuleBook:
         """A published text is withdrawn; unknown ones too."""
         self.counts["rules_withdrawn"] += 1
         self._stale = self._published.pop(key, None) is not None or self._stale
+
+    @property
+    def remembers_s(self) -> float:
+        """How far back the correlations of files look, seconds."""
+        return max((each.timespan_ns for each in self.rules.correlations), default=0) / _NS_PER_S
 
     def settle(self) -> bool:
         """Put what was published since in force; whether anything changed."""

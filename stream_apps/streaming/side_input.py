@@ -76,7 +76,13 @@ class SideInput:
     def settle(self) -> None:
         """Put the rules that were taken in force: once for many, because all are put together anew."""
         rules = self._pipeline.rules
-        if rules.settle():
+        try:
+            changed = rules.settle()
+        except Exception as error:  # noqa: BLE001 - the rules before stay; nothing else is held up
+            self._metrics.messages.labels(RULES.name, "unusable").inc()
+            _log.warning("rules cannot be put in force", reason=f"{type(error).__name__}: {error}")
+            return
+        if changed:
             _log.info("rules in force", version=rules.version, rules=len(rules.rules))
 
     def _take(self, message: Message) -> None:
