@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from nsp import config, inventory, keys, override, profiles, tail, topics
+from nsp import config, inventory, keys, override, profiles, rules, tail, topics
 from nsp.errors import CommandError
 from nsp.modules import become, sensor_check, sensor_unload
 
@@ -31,6 +31,7 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(inventory.app, name="inventory")
 app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")
+app.add_typer(rules.app, name="rules")
 app.command("tail")(tail.tail)
 app.command("quarantine")(override.quarantine)
 app.command("release")(override.release)
@@ -76,6 +77,12 @@ def broker(context: typer.Context) -> None:
 def explain(context: typer.Context) -> None:
     """Say which profiles a workload has, what would happen to a flow of it, and which rule decides."""
     become("nsp.explain", context.args)
+
+
+@app.command("learn", context_settings=_HANDED_OVER, add_help_option=False)
+def learn(context: typer.Context) -> None:
+    """List what was learned of workloads, or draft the SecurityProfile of one."""
+    become("nsp.learn", context.args)
 
 
 @app.command("version")

@@ -148,6 +148,39 @@ ENFORCEMENT_STATUS: Final = Topic(
         "delete.retention.ms": str(_DAY_MS),
     },
 )
+OBSERVATIONS: Final = Topic(
+    name="nsp.observations",
+    key="workload/node",
+    value="Observations",
+    partitions=6,
+    cleanup="compact",
+    retention_ms=None,
+    why="Every stream app reads all of it at start, and goes on learning where the one before it was. Each "
+    "record is written by the app that reads its node's events, so two never write one key. A tombstone "
+    "makes a workload learn anew; it stays three days, longer than any app is away before it reads from the "
+    "start anyway.",
+    config={
+        **_COMPACT,
+        "max.message.bytes": str(BATCH_MAX_BYTES),
+        "delete.retention.ms": str(3 * _DAY_MS),
+    },
+)
+RULES: Final = Topic(
+    name="nsp.rules",
+    key="rule id",
+    value="SigmaRule",
+    partitions=1,
+    cleanup="compact",
+    retention_ms=None,
+    why="Every stream app reads all of it at start, and one order is what people expect of two pushes. A "
+    "tombstone withdraws a rule; it stays three days, longer than any app is away before it reads from the "
+    "start anyway.",
+    config={
+        **_COMPACT,
+        "max.message.bytes": str(BATCH_MAX_BYTES),
+        "delete.retention.ms": str(3 * _DAY_MS),
+    },
+)
 DEAD_LETTER: Final = Topic(
     name="nsp.dead-letter",
     key="source topic",
@@ -160,9 +193,10 @@ DEAD_LETTER: Final = Topic(
     config={"max.message.bytes": str(BATCH_MAX_BYTES)},
 )
 
-TOPICS: Final[Mapping[str, Topic]] = {
-    each.name: each for each in (EVENTS, PODS, PROFILES, ALERTS, ENFORCEMENT, ENFORCEMENT_STATUS, DEAD_LETTER)
-}
+_ALL: Final = (
+    EVENTS, PODS, PROFILES, RULES, OBSERVATIONS, ALERTS, ENFORCEMENT, ENFORCEMENT_STATUS, DEAD_LETTER,
+)  # fmt: skip
+TOPICS: Final[Mapping[str, Topic]] = {each.name: each for each in _ALL}
 
 
 def topic(name: str) -> Topic:

@@ -20,11 +20,15 @@ from stream_apps.correlate.pods import PodTable
 from stream_apps.errors import ConfigError
 from stream_apps.pipeline import Pipeline
 from stream_apps.profiles.desk import ProfileDesk
+from stream_apps.sigma.build import build_book
 
 if TYPE_CHECKING:
     from stream_apps.config import StreamConfig
+    from stream_apps.sigma.book import RuleBook
 
 MISUSED = 2
+# A correlation may look back for a day; a start that reads a day of events would take an hour.
+LONGEST_READ_BACK_S = 3600
 
 
 def main() -> NoReturn:
@@ -50,7 +54,7 @@ def _serve(config: StreamConfig, signing_key: SigningKey, instance: str | None) 
     # Faust is slow to import; a wrong configuration is told before.
     from stream_apps.streaming.connection import KafkaConnection  # noqa: PLC0415
     from stream_apps.streaming.errors import StartError  # noqa: PLC0415
-    from stream_apps.streaming.logs import configure_logs  # noqa: PLC0415
+    from stream_apps.streaming.logs import configure_logs, log_refused  # noqa: PLC0415
     from stream_apps.streaming.runtime import RuntimeSettings  # noqa: PLC0415
     from stream_apps.streaming.service import serve  # noqa: PLC0415
 
@@ -60,18 +64,33 @@ def _serve(config: StreamConfig, signing_key: SigningKey, instance: str | None) 
     except StartError as error:
         print(error, file=sys.stderr)  # noqa: T201 - logs are not set up yet
         sys.exit(MISUSED)
+    rules = _rules(config)
     configure_logs(config.service.log_level, config.service.log_format)
+    log_refused(rules.verdicts)
     settings = RuntimeSettings(
         connection=connection,
         group=config.kafka.group,
         instance=instance or config.kafka.instance,
         signing_key=signing_key,
         metrics_address=_address(config.service.metrics_address),
-        window_s=max(config.detect.repeat_after_s, config.correlate.names.grace_s),
+        window_s=max(
+            config.detect.repeat_after_s,
+            config.correlate.names.grace_s,
+            min(rules.remembers_s, LONGEST_READ_BACK_S),
+        ),
     )
     pods = PodTable()
     desk = ProfileDesk()
-    serve(settings, Pipeline(config, pods, desk), pods, desk)
+    serve(settings, Pipeline(config, pods, desk, rules=rules), pods, desk)
+
+
+def _rules(config: StreamConfig) -> RuleBook:
+    """The Sigma rules of the configuration's directories; a single bad rule stops nothing."""
+    try:
+        return build_book(config.detect.sigma)
+    except OSError as error:
+        print(f"detect.sigma.directories: {error}", file=sys.stderr)  # noqa: T201 - logs are not set up yet
+        sys.exit(MISUSED)
 
 
 def _address(text: str | None) -> tuple[str, int] | None:

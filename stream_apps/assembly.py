@@ -10,6 +10,15 @@ from stream_apps.correlate.lineage import LineageRules
 from stream_apps.correlate.names import NameLimits, NameTable
 from stream_apps.correlate.programs import ProgramLists, Programs, program_name
 from stream_apps.detect.registry import RULE_IDS
+from stream_apps.detect.sensor_silence import SensorSilence, SilenceLimits
+from stream_apps.learn.completeness import Thresholds
+from stream_apps.learn.conduct import Mistrust
+from stream_apps.learn.folding import network
+from stream_apps.learn.learner import Learner
+from stream_apps.learn.peer_names import PeerNames
+from stream_apps.learn.peers import PeerLimits
+from stream_apps.learn.shard import ShardLimits
+from stream_apps.learn.shelf import Settings
 from stream_apps.respond.limits import Disarmer, Limits, Rate
 from stream_apps.respond.never_cut import NeverCut
 from stream_apps.respond.responder import Blocking, Policy, Responder
@@ -18,7 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from stream_apps.config import StreamConfig
+    from stream_apps.config_learn import Learn
     from stream_apps.config_sections import BlockingItem, Correlate, NeverCutItem, Respond, RuleResponse
+    from stream_apps.correlate.pods import PodTable
     from stream_apps.detect.rule import Destination
     from stream_apps.respond.desired import DesiredStates
 
@@ -52,6 +63,15 @@ def build_names(config: Correlate) -> NameTable:
     return NameTable(limits, names.trusted_resolvers)
 
 
+def build_silence(config: StreamConfig, pods: PodTable) -> SensorSilence | None:
+    """Who watches the nodes; None where the configuration wants nobody to."""
+    item = config.detect.sensor_silence
+    if not item.enabled:
+        return None
+    limits = SilenceLimits(item.silent_s, item.lost_events, item.lost_share, config.detect.repeat_after_s)
+    return SensorSilence(limits, item.severity, pods.on_node)
+
+
 def build_responder(config: StreamConfig, states: DesiredStates) -> tuple[Responder, Limits]:
     """Who decides, and the limits it decides by."""
     respond = config.respond
@@ -65,6 +85,62 @@ def build_responder(config: StreamConfig, states: DesiredStates) -> tuple[Respon
         policies, _never_cut(respond.never_cut), limits, states, _blocking(respond.blocking)
     )
     return responder, limits
+
+
+def build_learner(config: StreamConfig, names: NameTable) -> Learner | None:
+    """Who learns; None when nobody is to."""
+    learn = config.learn
+    if not learn.enabled:
+        return None
+    settings = Settings(
+        shard=shard_limits(learn),
+        workloads=learn.bounds.workloads,
+        thresholds=build_thresholds(learn),
+        publish_ns=learn.publish_s * NS_PER_S,
+    )
+    mistrust = Mistrust(
+        never_programs=frozenset(learn.never_programs),
+        never_roles=frozenset(learn.never_below_services),
+        never_directories=learn.never_directories,
+        allow_programs=learn.allow_programs,
+    )
+    peers = PeerNames(
+        names,
+        trust_all=not config.correlate.names.trusted_resolvers,
+        wildcards=learn.wildcards,
+        forbidden_networks=learn.forbidden_networks,
+        forbidden_names=learn.forbidden_names,
+    )
+    return Learner(settings, mistrust, peers)
+
+
+def shard_limits(learn: Learn) -> ShardLimits:
+    """Bounds of one workload on one node."""
+    bounds = learn.bounds
+    peers = PeerLimits(
+        addresses=bounds.addresses,
+        names=bounds.names,
+        ephemeral_ports=bounds.ephemeral_ports,
+        widest=(bounds.widest_ipv4, bounds.widest_ipv6),
+        widest_sources=(bounds.widest_source_ipv4, bounds.widest_source_ipv6),
+    )
+    never = tuple(found for each in learn.forbidden_networks if (found := network(each)))
+    return ShardLimits(bounds.programs, bounds.names, peers, never)
+
+
+def build_thresholds(learn: Learn) -> Thresholds:
+    """When learning is complete."""
+    gate = learn.gate
+    return Thresholds(
+        warm_up_s=learn.warm_up_s,
+        quiet_s=gate.quiet_s,
+        unstable_after_s=learn.unstable_after_s,
+        min_coverage=gate.min_coverage,
+        max_disagreement=gate.max_disagreement,
+        min_pods=gate.min_pods,
+        min_nodes=gate.min_nodes,
+        min_starts=gate.min_starts,
+    )
 
 
 def _policy(respond: Respond, item: RuleResponse) -> Policy:

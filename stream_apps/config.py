@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from stream_apps.config_sections import Correlate, Detect, Kafka, Respond, Section, Service, Signing
+from stream_apps.config_basis import RuleItem, Section
+from stream_apps.config_learn import Learn
+from stream_apps.config_sections import Correlate, Detect, Kafka, Respond, Service, Signing
 from stream_apps.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,12 +50,15 @@ class StreamConfig(Section):
     """What is wrong."""
     respond: Respond = Field(default_factory=Respond)
     """What is done about it."""
+    learn: Learn = Learn()
+    """What workloads do, and when that is known well enough to enforce it."""
 
     @model_validator(mode="after")
     def _names_need_resolvers(self) -> StreamConfig:
         by_name = [
             each.reason
-            for rule in (self.detect.rce_egress, self.detect.reverse_shell)
+            for _, rule in self.detect
+            if isinstance(rule, RuleItem)
             for each in rule.exclusions
             if each.dns_names
         ]

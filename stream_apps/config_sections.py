@@ -7,44 +7,20 @@ the published JSON Schema, and editors show them.
 
 from __future__ import annotations
 
-import re
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
+from stream_apps.config_basis import Address, Network, RuleItem, Section, Text, Texts
+from stream_apps.config_sigma import SigmaItem
 from stream_apps.correlate import programs
 from stream_apps.detect.rule import Severity
+from stream_apps.detector_sections import StatefulDetect
 from stream_apps.respond.threat import ActionName
-
-_ADDRESS: Final = re.compile(r"(?:\[[0-9a-fA-F:.%]+\]|[^\s:\[\]]+):\d{1,5}")
 
 # Beyond these a limit is no limit any more.
 _LONGEST_TTL_S: Final = 30 * 24 * 3600
-
-
-def _network(text: str) -> str:
-    ip_network(text, strict=False)
-    return text
-
-
-def _address(text: str) -> str:
-    if _ADDRESS.fullmatch(text) is None or int(text.rpartition(":")[2]) > 65535:  # noqa: PLR2004 - highest port
-        raise ValueError("must be host:port, e.g. 127.0.0.1:9465 or [::1]:9465")
-    return text
-
-
-Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-Network = Annotated[str, AfterValidator(_network)]
-Address = Annotated[str, AfterValidator(_address)]
-Texts = tuple[Text, ...]
-
-
-class Section(BaseModel):
-    """Common to all: nothing unknown, nothing converted, nothing changed later."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Kafka(Section):
@@ -132,51 +108,7 @@ class Correlate(Section):
     """DNS."""
 
 
-class ExclusionItem(Section):
-    """What a rule must not alert on. All conditions given must hold; * in a pattern matches slashes too."""
-
-    reason: Text
-    """Why, for the next person."""
-    services: Texts = ()
-    """Patterns of the service's executable path."""
-    actors: Texts = ()
-    """Patterns of the executable path of the process that acts."""
-    launchers: Texts = ()
-    """Patterns of the executable path of the process that started the shell or tool."""
-    argv_prefix: Texts = ()
-    """First arguments of the process that acts, argv[0] included."""
-    workloads: Texts = ()
-    """Patterns of workload ids (pod uid, or host/<node>/<unit>)."""
-    namespaces: Texts = ()
-    """Patterns of pod namespaces."""
-    labels: dict[Text, Text] = Field(default_factory=dict)
-    """Labels the pod must have; * is any value."""
-    destinations: tuple[Network, ...] = ()
-    """Networks."""
-    dns_names: Texts = ()
-    """Patterns of the name asked or behind the destination, as a trusted resolver gave it."""
-
-    @model_validator(mode="after")
-    def _says_something(self) -> ExclusionItem:
-        if not any(getattr(self, name) for name in type(self).model_fields if name != "reason"):
-            raise ValueError("an exclusion without a condition would switch the rule off; set enabled: false")
-        return self
-
-
-class RuleItem(Section):
-    """One detector."""
-
-    enabled: bool = True
-    """Whether it runs."""
-    severity: Severity | None = None
-    """Highest severity it gives, where the detector's own is too high here."""
-    default_exclusions: bool = True
-    """Whether the exclusions that come with the detector apply."""
-    exclusions: tuple[ExclusionItem, ...] = ()
-    """Your own."""
-
-
-class Detect(Section):
+class Detect(StatefulDetect):
     """What is wrong."""
 
     rce_egress: RuleItem = Field(default=RuleItem(), alias="nsp.rce-egress")
@@ -191,6 +123,8 @@ class Detect(Section):
     """Each resolution of workloads whose SecurityProfile asks for it; informational."""
     enforcement_refused: RuleItem = Field(default=RuleItem(), alias="nsp.enforcement-refused")
     """A sensor refused a command. Exclusions do not apply: no process is behind it."""
+    sigma: SigmaItem = SigmaItem()
+    """Rules in Sigma's format."""
     repeat_after_s: Annotated[int, Field(ge=1, le=86_400)] = 600
     """One alert for a process tree and rule; still going on after this, the next."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Stage = Literal["correlate", "detect", "respond"]
+Stage = Literal["correlate", "detect", "respond", "learn"]
 
 
 class StreamAppError(Exception):

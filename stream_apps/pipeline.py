@@ -16,32 +16,38 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from schemas.subject import ProcessSubject
 from stream_apps import assembly
 from stream_apps.correlate.ledger import LossLedger
 from stream_apps.correlate.lineage import descents
 from stream_apps.correlate.order import Ordering
 from stream_apps.correlate.pods import PodTable
 from stream_apps.correlate.view import BatchView
-from stream_apps.detect.alerts import build_alert, describe
+from stream_apps.detect.alerts import build_alert
 from stream_apps.detect.findings import Findings
+from stream_apps.detect.observers import build_observers
+from stream_apps.detect.observing import Observing
 from stream_apps.detect.registry import build_detectors
 from stream_apps.detect.scene import Scene
 from stream_apps.detect.suppression import Suppression
 from stream_apps.errors import BatchError
+from stream_apps.learn.baseline import LearnedBaseline
 from stream_apps.profiles.desk import ProfileDesk
 from stream_apps.respond.desired import DesiredStates
-from stream_apps.respond.threat import Threat
 from stream_apps.respond.times import Times, TimeToBlock
+from stream_apps.sigma.build import build_book, build_detector
+from stream_apps.threats import threat_of, threat_of_quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from stream_apps.config import StreamConfig
-    from stream_apps.correlate.order import Event
+    from stream_apps.correlate.order import Admission, Event
+    from stream_apps.detect.baseline import Baseline
     from stream_apps.detect.findings import Finding
     from stream_apps.detect.rule import Detector, Suspect
+    from stream_apps.detect.sensor_silence import Quiet
     from stream_apps.errors import Stage
+    from stream_apps.sigma.book import RuleBook
 
 DNS_ANSWER: Final = "nsp.DnsAnswer"
 # Errors of one batch that are reported one by one; a batch of nothing but errors has one cause.
@@ -89,10 +95,17 @@ class Pipeline:
 
     Attributes:
         ledger: The account of all events.
+        learner: What workloads do; None when nothing is learned.
+        rules: The Sigma rules in force.
     """
 
     def __init__(
-        self, config: StreamConfig, pods: PodTable | None = None, desk: ProfileDesk | None = None
+        self,
+        config: StreamConfig,
+        pods: PodTable | None = None,
+        desk: ProfileDesk | None = None,
+        baseline: Baseline | None = None,
+        rules: RuleBook | None = None,
     ) -> None:
         self.ledger = LossLedger()
         self._pods = pods if pods is not None else PodTable()
@@ -100,8 +113,15 @@ class Pipeline:
         self._programs = assembly.build_programs(config.correlate)
         self._lineage_rules = assembly.build_lineage_rules(config.correlate)
         self._names = assembly.build_names(config.correlate)
+        self.learner = assembly.build_learner(config, self._names)
         self._ordering = Ordering()
         self._detectors = build_detectors(config.detect, self._desk)
+        if baseline is None and self.learner is not None:
+            baseline = LearnedBaseline(self.learner)
+        self._observing = Observing(build_observers(config.detect, baseline))
+        self.rules = build_book(config.detect.sigma) if rules is None else rules
+        self._sigma = build_detector(config.detect.sigma, self.rules)
+        self._silence = assembly.build_silence(config, self._pods)
         self._suppression = Suppression(config.detect.repeat_after_s * assembly.NS_PER_S)
         self._states = DesiredStates()
         self._responder, self._limits = assembly.build_responder(config, self._states)
@@ -132,17 +152,28 @@ class Pipeline:
             self._report(outcome, EventError("correlate", place, reason))
         scene = Scene(view, descents(view, self._lineage_rules), self._names, self._pods)
         findings = self._detect(scene, admission.events, outcome)
-        self._respond(scene, findings, batch["clock"]["wall_ns"] if replaying else now_ns, outcome)
+        decided_ns = batch["clock"]["wall_ns"] if replaying else now_ns
+        self._respond(scene, findings, decided_ns, outcome)
+        if self._silence is not None:
+            self._tell_quiet(self._silence.batch(batch, admission, now_ns), decided_ns, outcome)
+        self._learn(scene, batch, admission, outcome)
         self._count(outcome, admission.gap_bytes)
         if replaying:
             outcome.alerts, outcome.enforcements = [], []
         return outcome
 
     def tick(self, now_ns: int) -> Outcome:
-        """Let time pass: publish the smaller state of workloads of whose destinations some are over."""
+        """Let time pass: who sends no more is told, and destinations that are over are released."""
         outcome = Outcome(enforcements=list(self._states.expire(now_ns)))
+        if self._silence is not None:
+            self._tell_quiet(self._silence.tick(now_ns), now_ns, outcome)
         self._counts["respond", "destinations_expired"] += len(outcome.enforcements)
         return outcome
+
+    def takes(self, is_ours: Callable[[str], bool]) -> None:
+        """Which nodes' batches come here from now on."""
+        if self._silence is not None:
+            self._silence.takes(is_ours)
 
     def on_status(self, status: Mapping[str, Any]) -> TimeToBlock | None:
         """Take an ``EnforcementStatus``; the times of the enforcement it is about, if it was issued here."""
@@ -159,6 +190,10 @@ class Pipeline:
         return {
             **self._counts,
             **self._desk.metrics(),
+            **self._observing.metrics(),
+            **self._sigma.metrics(),
+            **(self._silence.metrics() if self._silence else {}),
+            **(self.learner.metrics() if self.learner else {}),
             ("correlate", "events_unaccounted"): totals.unaccounted,
             ("correlate", "events_lost"): totals.lost,
             ("correlate", "names_workload_evicted"): self._names.evicted_workloads,
@@ -197,6 +232,9 @@ class Pipeline:
         offset_ns = scene.view.wall_offset_ns
         learn = self._names.learn
         images = len(workload_ids)
+        self._observing.begin(scene, events[0][1]["ktime_ns"] if events else 0)
+        self._sigma.begin(scene)
+        looked_at = self._observing.kinds | self._sigma.kinds
         for number, (kind, event) in enumerate(events):
             try:
                 process = event["process"]
@@ -207,11 +245,26 @@ class Pipeline:
                 table = table_of(kind)
                 if table is not None and process in table:
                     self._judge(scene, table[process], (kind, event), findings)
+                if kind in looked_at:
+                    self._look(scene, (kind, event), findings, outcome)
             except Exception as error:  # noqa: BLE001 - one bad event; the rest are processed
                 place = f"events[{number}] {kind} at {_position(event)}"
                 stage: Stage = "correlate" if kind == DNS_ANSWER else "detect"
                 self._report(outcome, EventError(stage, place, _words(error)))
         return findings
+
+    def _look(self, scene: Scene, place: Event, findings: Findings, outcome: Outcome) -> None:
+        """Show an event to those who look at all of its kind: observers, and Sigma rules."""
+        kind, event = place
+        process: int = event["process"]
+        if kind in self._observing.kinds:
+            for rule, suspect, sighting in self._observing.see(kind, process, event):
+                findings.add(scene, rule, suspect, sighting, place)
+            if self._observing.faults:
+                self._report_faults(place, outcome)
+        if kind in self._sigma.kinds:
+            for rule, suspect, sighting in self._sigma.see(kind, process, event):
+                findings.add(scene, rule, suspect, sighting, place)
 
     @staticmethod
     def _judge(
@@ -222,6 +275,14 @@ class Pipeline:
             sighting = detector.judge(scene, suspect, kind, event)
             if sighting is not None:
                 findings.add(scene, detector.rule, suspect, sighting, place)
+
+    def _report_faults(self, place: Event, outcome: Outcome) -> None:
+        """Observers that raised at an event."""
+        kind, event = place
+        for rule_id, error in self._observing.faults:
+            where = f"{rule_id} {kind} at {_position(event)}"
+            self._report(outcome, EventError("detect", where, _words(error)))
+        self._observing.faults.clear()
 
     def _respond(self, scene: Scene, findings: Findings, now_ns: int, outcome: Outcome) -> None:
         for finding in findings.in_order():
@@ -237,7 +298,7 @@ class Pipeline:
         wall_ns = scene.wall_ns(finding.boot_ns)
         told = self._suppression.told(node, boot_id, finding, wall_ns)
         alert_id = told.alert_id if told else finding.alert_id(node, boot_id)
-        threat = _threat(scene, finding, alert_id)
+        threat = threat_of(scene, finding, alert_id)
         if told:
             further = self._responder.block_further(threat, now_ns)
             if further:
@@ -253,10 +314,26 @@ class Pipeline:
             self._suppression.tell(node, boot_id, finding, alert, response.retry)
         self._counts["respond", response.record["decision"].replace("-", "_")] += 1
 
+    def _tell_quiet(self, found: Iterable[Quiet], now_ns: int, outcome: Outcome) -> None:
+        for each in found:
+            threat = threat_of_quiet(each)
+            response = self._responder.respond(threat, now_ns)
+            alert = each.alert(self._pods.describe(each.workload), response.record, now_ns)
+            outcome.alerts.append(alert)
+
     def _issue(self, enforcements: tuple[dict[str, Any], ...], view: BatchView, outcome: Outcome) -> None:
         for each in enforcements:
             outcome.enforcements.append(each)
             self._times.issued(each, view.wall_offset_ns)
+
+    def _learn(self, scene: Scene, batch: dict[str, Any], admission: Admission, outcome: Outcome) -> None:
+        """After the detectors, whose baseline is what was known before this batch."""
+        if self.learner is None:
+            return
+        try:
+            self.learner.observe(scene, batch, admission.events, admission.gap_bytes)
+        except Exception as error:  # noqa: BLE001 - the alerts of the batch do not depend on it
+            self._report(outcome, EventError("learn", f"batch {batch['sequence']}", _words(error)))
 
     def _count(self, outcome: Outcome, gap_bytes: int) -> None:
         counts = self._counts
@@ -273,37 +350,6 @@ class Pipeline:
         self._counts[error.stage, "errors"] += 1
         if len(outcome.errors) < MAX_ERRORS:
             outcome.errors.append(error)
-
-
-def _threat(scene: Scene, finding: Finding, alert_id: str) -> Threat:
-    view = scene.view
-    suspect = finding.suspect
-    place = finding.telling.workload
-    workload = view.workloads[view.workload_of[suspect.actor] if place is None else place]
-    root: ProcessSubject | None = None
-    images: tuple[Mapping[str, Any], ...] = ()
-    if suspect.cut_root:
-        tgid, start_ns = view.key(suspect.cut_root)
-        root = ProcessSubject(view.boot_id, tgid, start_ns)
-        images = tuple(
-            view.processes[each]
-            for each in view.chain(suspect.actor)
-            if view.same_process(each, suspect.cut_root)
-        )
-    return Threat(
-        rule_id=finding.rule.id,
-        severity=finding.severity,
-        alert_id=alert_id,
-        node=view.node,
-        summary=f"{finding.rule.id}: {describe(finding, scene)}",
-        workload=workload,
-        pod=scene.pods.of_workload(workload),
-        root=root,
-        root_images=images,
-        destinations=tuple(finding.destinations),
-        observed_ns=scene.wall_ns(finding.boot_ns),
-        observed_boot_ns=finding.boot_ns,
-    )
 
 
 def _position(event: Mapping[str, Any]) -> Any:

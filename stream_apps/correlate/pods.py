@@ -121,6 +121,10 @@ class PodTable:
         sharing = self._by_ip.get(address)
         return next(iter(sharing.values())) if sharing and len(sharing) == 1 else None
 
+    def on_node(self, node: str) -> int:
+        """How many pods are known on a node. Walks all: not for every event."""
+        return sum(each.node == node for each in self._by_uid.values())
+
     def of_workload(self, workload: Mapping[str, Any]) -> Pod | None:
         """The pod of a ``Workload`` record.
 

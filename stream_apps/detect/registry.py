@@ -23,7 +23,8 @@ from stream_apps.detect.exclusions import Exclusion
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_apps.config_sections import Detect, ExclusionItem, RuleItem
+    from stream_apps.config_basis import ExclusionItem, RuleItem
+    from stream_apps.config_sections import Detect
     from stream_apps.detect.rule import Detector
     from stream_apps.profiles.desk import ProfileDesk
 
@@ -66,25 +67,25 @@ def build_detectors(config: Detect, profiles: ProfileDesk) -> list[Detector]:
     item = config.rce_egress
     if item.enabled:
         severity = item.severity or rce_egress.RULE.severity
-        found.append(rce_egress.RceEgress(_exclusions(item, RCE_EGRESS_DEFAULTS), severity))
+        found.append(rce_egress.RceEgress(exclusions_of(item, RCE_EGRESS_DEFAULTS), severity))
     item = config.reverse_shell
     if item.enabled:
         severity = item.severity or reverse_shell.RULE.severity
-        found.append(reverse_shell.ReverseShell(_exclusions(item, REVERSE_SHELL_DEFAULTS), severity))
+        found.append(reverse_shell.ReverseShell(exclusions_of(item, REVERSE_SHELL_DEFAULTS), severity))
     item = config.arp_spoofing
     if item.enabled:
         severity = item.severity or arp_spoofing.RULE.severity
-        found.append(arp_spoofing.ArpSpoofing(_exclusions(item, ()), severity))
+        found.append(arp_spoofing.ArpSpoofing(exclusions_of(item, ()), severity))
     item = config.profile_violation
     if item.enabled:
         severity = item.severity or profile_violation.RULE.severity
         window_ns = config.repeat_after_s * _NS_PER_S
-        exclusions = _exclusions(item, ())
+        exclusions = exclusions_of(item, ())
         found.append(profile_violation.ProfileViolation(profiles, exclusions, severity, window_ns))
     item = config.dns_trace
     if item.enabled:
         severity = item.severity or dns_trace.RULE.severity
-        found.append(dns_trace.DnsTrace(profiles, _exclusions(item, ()), severity))
+        found.append(dns_trace.DnsTrace(profiles, exclusions_of(item, ()), severity))
     item = config.enforcement_refused
     if item.enabled:
         found.append(
@@ -93,12 +94,14 @@ def build_detectors(config: Detect, profiles: ProfileDesk) -> list[Detector]:
     return found
 
 
-def _exclusions(item: RuleItem, defaults: Sequence[Exclusion]) -> list[Exclusion]:
-    own = [_exclusion(each) for each in item.exclusions]
+def exclusions_of(item: RuleItem, defaults: Sequence[Exclusion]) -> list[Exclusion]:
+    """A rule's exclusions: those it comes with, unless they are switched off, and a person's own."""
+    own = [exclusion_of(each) for each in item.exclusions]
     return [*defaults, *own] if item.default_exclusions else own
 
 
-def _exclusion(item: ExclusionItem) -> Exclusion:
+def exclusion_of(item: ExclusionItem) -> Exclusion:
+    """An exclusion as it is matched."""
     return Exclusion(
         reason=item.reason,
         services=item.services,

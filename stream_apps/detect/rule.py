@@ -5,6 +5,8 @@ A detector works in two steps, because a batch has hundreds of events and few pr
 at the images once and names those whose events matter; ``judge`` sees just these events. Whatever no
 detector watches costs one dictionary look-up.
 
+What has no suspects, because only many events show it, is an :class:`stream_apps.detect.observer.Observer`.
+
 Detectors keep nothing from batch to batch: a batch has the lineage of all it tells. State exists for names
 (``correlate.names``) and for not repeating an alert (``detect.suppression``), and both can be lost without
 missing a detection.

@@ -5,9 +5,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stream_apps.sigma.loading import Verdict
 
 # Faust and aiokafka tell every step of a rebalance at INFO; what matters of it we say ourselves.
 _LIBRARY_LEVEL: Final = logging.WARNING
@@ -60,3 +65,11 @@ def configure_logs(level: str, log_format: str) -> None:
     logging.getLogger("stream_apps").setLevel(level.upper())
     for name, library_level in _LIBRARY_LOGGERS.items():
         logging.getLogger(name).setLevel(library_level)
+
+
+def log_refused(verdicts: Iterable[Verdict]) -> None:
+    """Say which Sigma rules are not used although they are for our logs."""
+    log = structlog.get_logger(__name__)
+    for each in verdicts:
+        if each.status == "refused":
+            log.warning("rule refused", place=f"{each.source}:{each.line}", reason=each.reason)

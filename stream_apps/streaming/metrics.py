@@ -16,6 +16,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Info,
     ProcessCollector,
     generate_latest,
 )
@@ -72,6 +73,7 @@ class Metrics:
         )
         self.pipeline = PipelineFigures()
         registry.register(self.pipeline)
+        self.rules = Info("nsp_stream_rules", "The Sigma rules in force.", registry=registry)
         self.process_seconds = Histogram(
             "nsp_stream_process_seconds",
             "Decode, correlate, detect and respond for one batch.",

@@ -74,13 +74,13 @@ class Outputs:
         """Why an output was refused for good, None while all is well."""
         return self._failure
 
-    async def send(self, topic: str, key: bytes, value: bytes, partition: int = -1) -> None:
+    async def send(self, topic: str, key: bytes, value: bytes | None, partition: int = -1) -> None:
         """Hand an output over; wait while the queue is full.
 
         Args:
             topic: Topic.
             key: Key; chooses the partition unless one is given.
-            value: Value.
+            value: Value; None is a tombstone.
             partition: Partition, -1 for the key's.
 
         Raises:

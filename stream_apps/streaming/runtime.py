@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One stream app process from start to stop.
 
-Start: wait for Kafka, check the topics, load pods and enforcement in force, then let Faust join the group.
+Start: wait for Kafka, check the topics, load pods, what was learned and enforcement in force, then let Faust
+join the group.
 Stop (SIGTERM, SIGINT): finish the message in hand, deliver outputs, commit, leave the group. Failure:
 whatever must not be committed over ends the process with a :class:`StreamError`; started again, it goes on
 from the committed offset, and what it says twice has the same ids.
@@ -19,7 +20,7 @@ import structlog
 
 from schemas.partition import partition_for
 from schemas.signing import VerifyingKeys
-from schemas.topics import ENFORCEMENT, EVENTS
+from schemas.topics import ENFORCEMENT, EVENTS, OBSERVATIONS
 from stream_apps.streaming.app import build_app
 from stream_apps.streaming.errors import OutputLostError, StoppedError, StreamError
 from stream_apps.streaming.metrics import Metrics, MetricsServer
@@ -131,12 +132,19 @@ class Runtime:
                 await loop.run_in_executor(None, server.stop)
 
     async def deliver_outputs(self) -> None:
-        """See :class:`stream_apps.streaming.driver.Hooks`."""
+        """See :class:`stream_apps.streaming.driver.Hooks`.
+
+        What was learned of the events goes out before their offset is committed, as alerts do.
+        """
+        if self._worker:
+            await self._worker.publish_learned(everything=self._stopping.is_set())
         await self._outputs.deliver()
 
     async def before_partitions(self, partitions: frozenset[int]) -> None:
         """See :class:`stream_apps.streaming.driver.Hooks`."""
         loop = asyncio.get_running_loop()
+        if self._pipeline.learner is not None:
+            await loop.run_in_executor(None, self._side.catch_up, OBSERVATIONS.name)
         chunks = self._read_back.chunks(partitions)
         count = 0
         while self._worker and not self._stopping.is_set():
@@ -152,7 +160,14 @@ class Runtime:
     async def partitions_held(self, partitions: frozenset[int]) -> None:
         """See :class:`stream_apps.streaming.driver.Hooks`."""
         count = self._events_partitions
-        self._desk.takes(lambda node: partition_for(node.encode(), count) in partitions)
+
+        def is_ours(node: str) -> bool:
+            return partition_for(node.encode(), count) in partitions
+
+        self._desk.takes(is_ours)
+        self._pipeline.takes(is_ours)
+        if self._pipeline.learner is not None:
+            self._pipeline.learner.takes(is_ours)
         if self._publisher:
             orders = await self._publisher.publish()
             _log.info("nodes of our partitions are told", partitions=sorted(partitions), orders=orders)
@@ -160,8 +175,9 @@ class Runtime:
     async def _process(self) -> None:
         loop = asyncio.get_running_loop()
         partitions = await loop.run_in_executor(None, self._side.topics)
-        self._phase = "loading pods, profiles and enforcement"
+        self._phase = "loading pods, profiles, rules and enforcement"
         count = await loop.run_in_executor(None, self._side.load, partitions, self._side_input.take)
+        self._side_input.settle()
         _log.info("side topics loaded", messages=count)
         self._worker = Worker(
             self._pipeline,
@@ -187,16 +203,17 @@ class Runtime:
 
     async def _take_side(self, messages: list[Message]) -> None:
         refused = self._side_input.take(messages)
+        self._side_input.settle()
         try:
             if self._worker and self._publisher:
                 for message, reason in refused:
-                    await self._bury_profile(self._worker, message, reason)
+                    await self._bury_refused(self._worker, message, reason)
                 await self._publisher.publish()
         except StreamError as error:
             _log.error("an order was refused", reason=str(error))
             self._failed.set()
 
-    async def _bury_profile(self, worker: Worker, message: Message, reason: str) -> None:
+    async def _bury_refused(self, worker: Worker, message: Message, reason: str) -> None:
         """Every process reads it; one of them keeps it."""
         if self._desk.is_mine((message.key or b"").decode(errors="replace")):
             await worker.bury(message, "decode", reason)
@@ -262,6 +279,7 @@ class Runtime:
                 self._failed.set()
             if beats % _BEATS_PER_TICK == 0:
                 self._metrics.pipeline.update(self._pipeline.metrics())
+                self._metrics.rules.info({"version": self._pipeline.rules.version})
                 await self._tick()
             beats += 1
             await asyncio.sleep(_BEAT_S)
@@ -270,6 +288,7 @@ class Runtime:
         if self._worker and self._phase is None:
             try:
                 await self._worker.tick()
+                await self._worker.publish_learned()
                 if self._publisher:
                     await self._publisher.publish()
             except StreamError as error:

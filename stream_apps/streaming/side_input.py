@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the side topics tell: pods, profiles, what is in force, and what became of it.
+"""What the side topics tell: pods, profiles, rules, what was learned, what is in force, what became of it.
 
 Enforcement counts only with our own signature: whoever could write to the topic could otherwise make the
 app believe that a person has spoken, or a node told. A message that cannot be used is counted and logged and
-stays where it is, on its compacted topic; only a profile is returned, for a person waits for it: the one in
-force before it stays.
+stays where it is, on its compacted topic; only a profile or a rule is returned, for a person waits for it:
+the one in force before it stays.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import structlog
 
 from schemas.codec import decode, decode_as
 from schemas.errors import SchemaError
-from schemas.topics import ENFORCEMENT, ENFORCEMENT_STATUS, PODS, PROFILES
+from schemas.topics import ENFORCEMENT, ENFORCEMENT_STATUS, OBSERVATIONS, PODS, PROFILES, RULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # What desks of stream apps tell nodes; the rest of the topic is the pipeline's.
 PROFILE_RECORDS: Final = frozenset({"ProfileOrder", "NodeWorkloads"})
+# What a person waits for: told again as a dead letter when it cannot be used.
+_AWAITED: Final = frozenset({PROFILES.name, RULES.name})
 _log = structlog.get_logger(__name__)
 _NS_PER_S: Final = 1_000_000_000
 _NS_PER_MS: Final = 1_000_000
@@ -55,7 +57,7 @@ class SideInput:
         """Take messages in order; none of them stops anything.
 
         Returns:
-            The profiles that cannot be used, and why.
+            The profiles and rules that cannot be used, and why.
         """
         refused = []
         for message in messages:
@@ -65,11 +67,23 @@ class SideInput:
                 self._metrics.messages.labels(message.topic, "unusable").inc()
                 reason = f"{type(error).__name__}: {error}"
                 _log.warning("message cannot be used", place=message.place, reason=reason)
-                if message.topic == PROFILES.name:
+                if message.topic in _AWAITED:
                     refused.append((message, reason))
             else:
                 self._metrics.messages.labels(message.topic, "taken").inc()
         return refused
+
+    def settle(self) -> None:
+        """Put the rules that were taken in force: once for many, because all are put together anew."""
+        rules = self._pipeline.rules
+        try:
+            changed = rules.settle()
+        except Exception as error:  # noqa: BLE001 - the rules before stay; nothing else is held up
+            self._metrics.messages.labels(RULES.name, "unusable").inc()
+            _log.warning("rules cannot be put in force", reason=f"{type(error).__name__}: {error}")
+            return
+        if changed:
+            _log.info("rules in force", version=rules.version, rules=len(rules.rules))
 
     def _take(self, message: Message) -> None:
         if message.key is None:
@@ -78,6 +92,10 @@ class SideInput:
             self._take_pod(message.key, message.value, message.timestamp_ns)
         elif message.topic == PROFILES.name:
             self._take_profile(message.key.decode(errors="replace"), message.value, message.timestamp_ns)
+        elif message.topic == RULES.name:
+            self._take_rule(message.key.decode(errors="replace"), message.value)
+        elif message.topic == OBSERVATIONS.name:
+            self._take_observations(message.key, message.value, message.timestamp_ns)
         elif message.value is None:
             return  # a subject nobody has a word on any more
         elif message.topic == ENFORCEMENT.name:
@@ -100,6 +118,21 @@ class SideInput:
             self._desk.profile_gone(key, changed_ns)
         else:
             self._desk.profile(key, decode_as(PROFILES.value, value), len(value))
+
+    def _take_rule(self, key: str, value: bytes | None) -> None:
+        rules = self._pipeline.rules
+        if value is None:
+            rules.withdraw(key)
+            return
+        record = decode_as(RULES.value, value)
+        if record["id"] != key:
+            raise SchemaError(f"the rule {record['id']} under another key")
+        rules.publish(key, record["text"].encode())
+
+    def _take_observations(self, key: bytes, value: bytes | None, changed_ns: int) -> None:
+        if self._pipeline.learner is not None:
+            record = None if value is None else decode_as(OBSERVATIONS.value, value)
+            self._pipeline.learner.read_back(key, record, changed_ns)
 
     def _take_order(self, payload: bytes) -> None:
         name, record = decode(payload)

@@ -18,10 +18,11 @@ from schemas.codec import decode_as, encode
 from schemas.errors import SchemaError
 from schemas.partition import partition_for
 from schemas.subject import enforcement_key
-from schemas.topics import ALERTS, DEAD_LETTER, DEAD_LETTER_VALUE_MAX_BYTES, ENFORCEMENT, EVENTS
+from schemas.topics import ALERTS, DEAD_LETTER, DEAD_LETTER_VALUE_MAX_BYTES, ENFORCEMENT, EVENTS, OBSERVATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections import Counter
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from schemas.signing import SigningKey
     from stream_apps.streaming.message import Message
@@ -68,8 +69,23 @@ class Decided(Protocol):
         """``Enforcement`` records, not signed yet."""
 
 
+class Learning(Protocol):
+    """What was learned and is to be published."""
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Counters by reason."""
+
+    def due(self, now_ns: int, *, everything: bool = False) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+        """Records with their keys; None withdraws one."""
+
+
 class Decider(Protocol):
     """The pure part: correlate, detect, respond."""
+
+    @property
+    def learner(self) -> Learning | None:
+        """Who learns, if anybody does."""
 
     def tick(self, now_ns: int) -> Decided:
         """Let time pass."""
@@ -81,7 +97,7 @@ class Decider(Protocol):
 class Sender(Protocol):
     """Where outputs go."""
 
-    async def send(self, topic: str, key: bytes, value: bytes, partition: int = -1) -> None:
+    async def send(self, topic: str, key: bytes, value: bytes | None, partition: int = -1) -> None:
         """Hand one over; waits, never drops."""
 
 
@@ -144,9 +160,32 @@ class Worker:
         Raises:
             StreamError: An output is refused for good.
         """
-        for order in self._pipeline.tick(self._now_ns()).enforcements:
+        decided = self._pipeline.tick(self._now_ns())
+        for order in decided.enforcements:
             if problem := await self._enforce(order):
                 _log.error("enforcement cannot be written", subject=order.get("subject"), reason=problem)
+        for alert in decided.alerts:
+            if problem := await self._alert(alert):
+                _log.error("alert cannot be written", rule=alert.get("rule_id"), reason=problem)
+
+    async def publish_learned(self, *, everything: bool = False) -> None:
+        """Publish what was learned and is due, or everything.
+
+        Raises:
+            StreamError: An output is refused for good.
+        """
+        learner = self._pipeline.learner
+        if learner is None:
+            return
+        # A copy: while a full queue makes this wait, the next batch may be learned.
+        for key, record in list(learner.due(self._now_ns(), everything=everything)):
+            try:
+                value = None if record is None else encode(OBSERVATIONS.value, record)
+            except SchemaError as error:
+                learner.counts["unwritable"] += 1
+                _log.error("what was learned cannot be written", key=key.decode(), reason=str(error))
+                continue
+            await self._outputs.send(OBSERVATIONS.name, key, value)
 
     def remember(self, message: Message) -> None:
         """Let the pipeline see a batch again that was decided before a restart; nothing comes of it.

@@ -44,6 +44,8 @@ def nsp(*arguments: str, cwd: Path = ROOT, stdin: str = "") -> subprocess.Comple
         (["config", "check", "absent.yaml"], 1, "absent.yaml"),
         (["explain", "host", "--profiles", "absent"], 1, "absent: No such file"),
         (["explain", "host"], 2, "--profiles"),
+        (["learn", "--brokers", NOBODY_LISTENS], 1, NOBODY_LISTENS),
+        (["learn", "--config", "absent.yaml", "--brokers", NOBODY_LISTENS], 1, "absent.yaml"),
         (["quarantine", "nonsense", "--node", "n", "--key", "k", "--brokers", NOBODY_LISTENS], 2, "subject"),
         (
             ["release", "workload/w", "--node", "n", "--key", "absent.pem", "--brokers", NOBODY_LISTENS],

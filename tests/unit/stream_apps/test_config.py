@@ -44,6 +44,7 @@ def test_the_example_shows_the_defaults_where_it_says_so() -> None:
     assert config.signing == default.signing
     assert config.service == default.service
     assert config.respond == default.respond
+    assert config.learn == default.learn
     changed = {
         "names": default.correlate.names.model_copy(
             update={"trusted_resolvers": config.correlate.names.trusted_resolvers}

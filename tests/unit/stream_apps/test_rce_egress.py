@@ -41,7 +41,7 @@ def test_any_descendant_counts_and_the_whole_tree_below_the_service_is_cut() -> 
     shell = node.spawn(web(node), "/usr/bin/dash")
     deep = shell
     for _ in range(6):
-        deep = node.spawn(node.fork(deep), "/tmp/dropped")
+        deep = node.spawn(node.fork(deep), "/opt/dropped")
     node.connect(deep, EVIL, 443)
     outcome = run(node)
     assert rules(outcome) == RCE
@@ -166,7 +166,7 @@ def test_the_resolver_is_not_named_as_the_destination_where_another_is_known() -
 
 def test_hostile_text_is_escaped_in_sentences() -> None:
     node = Node()
-    node.ask(node.spawn(web(node), "/tmp/\x1b[2Jsh/bash"), "a\x1b]0;x\u202eb")
+    node.ask(node.spawn(web(node), "/opt/\x1b[2Jsh/bash"), "a\x1b]0;x\u202eb")
     (alert,) = run(node).alerts
     assert alert["description"].isprintable()
     assert alert["evidence"][0]["summary"].isprintable()

@@ -13,13 +13,17 @@ from schemas.signing import SigningKey, VerifyingKeys
 from stream_apps.correlate.pods import PodTable
 from stream_apps.profiles.desk import ProfileDesk
 from stream_apps.respond.times import TimeToBlock
+from stream_apps.sigma.book import RuleBook
 from stream_apps.streaming.message import Message
 from stream_apps.streaming.metrics import Metrics
 from stream_apps.streaming.side_input import SideInput
+from tests.support.learning import learner_of, learning, merged
+from tests.support.sigma import AROUND
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from stream_apps.learn.learner import Learner
     from stream_apps.pipeline import Pipeline
 
 
@@ -34,6 +38,8 @@ class Listener:
     def __init__(self) -> None:
         self.enforcements: list[Mapping[str, Any]] = []
         self.statuses: list[Mapping[str, Any]] = []
+        self.learner: Learner | None = None
+        self.rules = RuleBook(AROUND)
 
     def on_enforcement(self, enforcement: Mapping[str, Any]) -> None:
         self.enforcements.append(enforcement)
@@ -155,3 +161,66 @@ def test_garbage_is_counted_and_what_follows_is_taken(side: Side, topic: str) ->
     )
     assert side.figure("nsp_stream_messages_total", topic=topic, outcome="unusable") == 2
     assert side.pods.by_uid(pod["uid"]) is not None
+
+
+def test_observations_of_other_processes_are_taken_and_a_tombstone_withdraws_them(side: Side) -> None:
+    through = learning()
+    side.listener.learner = through.learner
+    value = encode("Observations", sample("Observations", "pod"))
+    key = b"shop/Deployment/shop/worker-1"
+    assert side.take("nsp.observations", value, key) == []
+    assert len(merged(through).behaviours) == 5
+    side.take("nsp.observations", b"garbage", key)
+    assert side.figure("nsp_stream_messages_total", topic="nsp.observations", outcome="unusable") == 1
+    side.take("nsp.observations", None, key, at_ns=2 * 10**18)
+    assert learner_of(through).shards_of("shop/Deployment/shop") == {}
+
+
+def test_observations_are_left_alone_when_nothing_is_learned(side: Side) -> None:
+    value = encode("Observations", sample("Observations", "pod"))
+    assert side.take("nsp.observations", value) == []
+
+
+def test_rules_are_in_force_once_settled_and_a_tombstone_withdraws_them(side: Side) -> None:
+    rule = sample("SigmaRule", "curl")
+    key = rule["id"].encode()
+    assert side.take("nsp.rules", encode("SigmaRule", rule), key) == []
+    side.input.settle()
+    version = side.listener.rules.version
+    assert len(side.listener.rules.rules) == 1
+    side.take("nsp.rules", None, key)
+    side.input.settle()
+    assert len(side.listener.rules.rules) == 0
+    assert side.listener.rules.version != version
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"text": "title: x"}, "line 1"),
+        ({"id": "another"}, "the rule another under another key"),
+        ({"text": "["}, "not YAML"),
+    ],
+)
+def test_a_rule_that_cannot_be_used_is_returned_and_the_one_before_stays(
+    side: Side, change: dict[str, str], reason: str
+) -> None:
+    rule = sample("SigmaRule", "curl")
+    key = rule["id"].encode()
+    side.take("nsp.rules", encode("SigmaRule", rule), key)
+    side.input.settle()
+    ((message, told),) = side.take("nsp.rules", encode("SigmaRule", {**rule, **change}), key)
+    side.input.settle()
+    assert (message.key, reason in told) == (key, True)
+    assert len(side.listener.rules.rules) == 1
+
+
+def test_rules_that_cannot_be_put_together_leave_those_before(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> bool:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(side.listener.rules, "settle", fails)
+    side.input.settle()
+    assert side.figure("nsp_stream_messages_total", topic="nsp.rules", outcome="unusable") == 1

@@ -20,9 +20,12 @@ from stream_apps.streaming.message import Message
 from stream_apps.streaming.metrics import Metrics
 from stream_apps.streaming.worker import Worker
 from tests.support.attacks import attack_batch
+from tests.support.learning import learner_of, learning, node, shard, take
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from stream_apps.learn.learner import Learner
 
 NOW_NS = 1_790_000_000_500_000_000
 PARTITIONS = 6
@@ -54,6 +57,7 @@ class Pipeline:
     decided: Decided = field(default_factory=Decided)
     error: Exception | None = None
     seen: list[tuple[int, bool]] = field(default_factory=list)
+    learner: Learner | None = None
 
     def process(self, batch: dict[str, Any], now_ns: int, *, replaying: bool = False) -> Decided:
         assert now_ns == NOW_NS
@@ -69,10 +73,10 @@ class Pipeline:
 
 @dataclass
 class Outputs:
-    sent: list[tuple[str, bytes, bytes, int]] = field(default_factory=list)
+    sent: list[tuple[str, bytes, Any, int]] = field(default_factory=list)
     error: Exception | None = None
 
-    async def send(self, topic: str, key: bytes, value: bytes, partition: int = -1) -> None:
+    async def send(self, topic: str, key: bytes, value: bytes | None, partition: int = -1) -> None:
         if self.error:
             raise self.error
         self.sent.append((topic, key, value, partition))
@@ -200,9 +204,10 @@ def test_parts_that_cannot_be_used_are_kept_and_the_rest_is_published(bench: Ben
 
 
 def test_what_time_brings_is_published_too(bench: Bench) -> None:
-    bench.pipeline.decided = Decided(enforcements=[sample("Enforcement", "workload-destinations")])
+    enforcement = sample("Enforcement", "workload-destinations")
+    bench.pipeline.decided = Decided([sample("Alert", "pod")], [enforcement])
     asyncio.run(bench.worker.tick())
-    assert bench.outputs.topics == ["nsp.enforcement"]
+    assert bench.outputs.topics == ["nsp.enforcement", "nsp.alerts"]
 
 
 def test_a_long_value_is_cut_so_that_its_letter_fits(bench: Bench) -> None:
@@ -235,3 +240,30 @@ def test_figures_follow_the_events(bench: Bench) -> None:
     assert bench.figure("nsp_stream_events_total") == len(decode_as("EventBatch", BATCH)["events"])
     assert bench.figure("nsp_stream_enforcements_total") == 1
     assert b"nsp_stream_process_seconds_count 1.0" in generate_latest(bench.metrics.registry)
+
+
+def test_what_was_learned_is_published_under_its_key_and_withdrawn_with_a_tombstone(bench: Bench) -> None:
+    through, on = learning(), node()
+    on.connect(on.service("/usr/bin/web"), "198.51.100.7", 443)
+    take(through, on)
+    bench.pipeline.learner = through.learner
+    asyncio.run(bench.worker.publish_learned())
+    ((topic, key, value, partition),) = bench.outputs.sent
+    assert (topic, key, partition) == ("nsp.observations", b"shop/Deployment/shop/worker-1", -1)
+    assert decode_as("Observations", value)["behaviours"][0]["peer"] == "198.51.100.7/32"
+    learner_of(through).read_back(key, None, on.wall_ns)
+    asyncio.run(bench.worker.publish_learned())
+    assert bench.outputs.sent[1:] == [("nsp.observations", key, None, -1)]
+
+
+def test_what_cannot_be_written_is_counted_and_the_rest_is_published(bench: Bench) -> None:
+    through = learning()
+    for name in ("worker-1", "worker-2"):
+        on = node(name)
+        on.connect(on.service("/usr/bin/web"), "198.51.100.7", 443)
+        take(through, on)
+    shard(through).beyond["evidence"] = 1 << 70
+    bench.pipeline.learner = through.learner
+    asyncio.run(bench.worker.publish_learned())
+    assert [key for _, key, _, _ in bench.outputs.sent] == [b"shop/Deployment/shop/worker-2"]
+    assert learner_of(through).counts["unwritable"] == 1
