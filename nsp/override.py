@@ -81,6 +81,8 @@ class Order:
             "alert_id": "",
             "reason": self.reason,
             "evidence_boot_ns": 0,
+            "allowed": list(current["allowed"]) if current and in_force and self.quarantined else [],
+            "killed": False,
         }
 
 

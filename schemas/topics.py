@@ -148,6 +148,21 @@ ENFORCEMENT_STATUS: Final = Topic(
         "delete.retention.ms": str(_DAY_MS),
     },
 )
+RESPONSES: Final = Topic(
+    name="nsp.responses",
+    key="id of the response",
+    value="SignedEnforcement",
+    partitions=1,
+    cleanup="compact",
+    retention_ms=None,
+    why="Responses that wait, and what persons decided: few, and every stream app reads all of it at start. "
+    "Signed like orders, else whoever may write could reject them in a person's name.",
+    config={
+        **_COMPACT,
+        "max.message.bytes": str(PROFILE_BATCH_MAX_BYTES),
+        "delete.retention.ms": str(3 * _DAY_MS),
+    },
+)
 DEAD_LETTER: Final = Topic(
     name="nsp.dead-letter",
     key="source topic",
@@ -161,7 +176,8 @@ DEAD_LETTER: Final = Topic(
 )
 
 TOPICS: Final[Mapping[str, Topic]] = {
-    each.name: each for each in (EVENTS, PODS, PROFILES, ALERTS, ENFORCEMENT, ENFORCEMENT_STATUS, DEAD_LETTER)
+    each.name: each
+    for each in (EVENTS, PODS, PROFILES, ALERTS, ENFORCEMENT, ENFORCEMENT_STATUS, RESPONSES, DEAD_LETTER)
 }
 
 

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from stream_apps.config_sections import Correlate, Detect, Kafka, Respond, Section, Service, Signing
+from stream_apps.config_basis import Section
+from stream_apps.config_sections import Correlate, Detect, Kafka, Service, Signing
 from stream_apps.errors import ConfigError
+from stream_apps.response_sections import Respond
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

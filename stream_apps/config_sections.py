@@ -7,44 +7,13 @@ the published JSON Schema, and editors show them.
 
 from __future__ import annotations
 
-import re
-from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field
 
+from stream_apps.config_basis import Address, Network, RuleItem, Section, Text, Texts
 from stream_apps.correlate import programs
-from stream_apps.detect.rule import Severity
-from stream_apps.respond.threat import ActionName
-
-_ADDRESS: Final = re.compile(r"(?:\[[0-9a-fA-F:.%]+\]|[^\s:\[\]]+):\d{1,5}")
-
-# Beyond these a limit is no limit any more.
-_LONGEST_TTL_S: Final = 30 * 24 * 3600
-
-
-def _network(text: str) -> str:
-    ip_network(text, strict=False)
-    return text
-
-
-def _address(text: str) -> str:
-    if _ADDRESS.fullmatch(text) is None or int(text.rpartition(":")[2]) > 65535:  # noqa: PLR2004 - highest port
-        raise ValueError("must be host:port, e.g. 127.0.0.1:9465 or [::1]:9465")
-    return text
-
-
-Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-Network = Annotated[str, AfterValidator(_network)]
-Address = Annotated[str, AfterValidator(_address)]
-Texts = tuple[Text, ...]
-
-
-class Section(BaseModel):
-    """Common to all: nothing unknown, nothing converted, nothing changed later."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Kafka(Section):
@@ -132,50 +101,6 @@ class Correlate(Section):
     """DNS."""
 
 
-class ExclusionItem(Section):
-    """What a rule must not alert on. All conditions given must hold; * in a pattern matches slashes too."""
-
-    reason: Text
-    """Why, for the next person."""
-    services: Texts = ()
-    """Patterns of the service's executable path."""
-    actors: Texts = ()
-    """Patterns of the executable path of the process that acts."""
-    launchers: Texts = ()
-    """Patterns of the executable path of the process that started the shell or tool."""
-    argv_prefix: Texts = ()
-    """First arguments of the process that acts, argv[0] included."""
-    workloads: Texts = ()
-    """Patterns of workload ids (pod uid, or host/<node>/<unit>)."""
-    namespaces: Texts = ()
-    """Patterns of pod namespaces."""
-    labels: dict[Text, Text] = Field(default_factory=dict)
-    """Labels the pod must have; * is any value."""
-    destinations: tuple[Network, ...] = ()
-    """Networks."""
-    dns_names: Texts = ()
-    """Patterns of the name asked or behind the destination, as a trusted resolver gave it."""
-
-    @model_validator(mode="after")
-    def _says_something(self) -> ExclusionItem:
-        if not any(getattr(self, name) for name in type(self).model_fields if name != "reason"):
-            raise ValueError("an exclusion without a condition would switch the rule off; set enabled: false")
-        return self
-
-
-class RuleItem(Section):
-    """One detector."""
-
-    enabled: bool = True
-    """Whether it runs."""
-    severity: Severity | None = None
-    """Highest severity it gives, where the detector's own is too high here."""
-    default_exclusions: bool = True
-    """Whether the exclusions that come with the detector apply."""
-    exclusions: tuple[ExclusionItem, ...] = ()
-    """Your own."""
-
-
 class Detect(Section):
     """What is wrong."""
 
@@ -193,87 +118,3 @@ class Detect(Section):
     """A sensor refused a command. Exclusions do not apply: no process is behind it."""
     repeat_after_s: Annotated[int, Field(ge=1, le=86_400)] = 600
     """One alert for a process tree and rule; still going on after this, the next."""
-
-
-class ActionItem(Section):
-    """One response."""
-
-    action: ActionName
-    """alert: nothing more. quarantine-process: the process tree below the service is off the network, the
-    service lives on. block-destination: the workload cannot reach the address."""
-    ttl_s: Annotated[int, Field(ge=1, le=_LONGEST_TTL_S)] = 3600
-    """How long it lasts from the evidence on. Evidence older than this is recorded, not acted on."""
-
-
-class RuleResponse(Section):
-    """What one rule may do."""
-
-    actions: tuple[ActionItem, ...] = (ActionItem(action="quarantine-process"),)
-    """What to do; the first is the one an alert names. Several may be given."""
-    min_severity: Severity = "HIGH"
-    """Below it, only an alert."""
-    dry_run: bool = False
-    """Only say what this rule would do."""
-    per_minute: Annotated[int, Field(ge=1, le=100_000)] = 600
-    """Responses a minute."""
-    burst: Annotated[int, Field(ge=1, le=100_000)] = 200
-    """Responses at once."""
-    max_workloads_per_minute: Annotated[int, Field(ge=1, le=10_000)] = 20
-    """More distinct workloads within a minute disarm the rule until a minute without an attempt."""
-    max_trees_per_minute: Annotated[int, Field(ge=1, le=10_000)] = 300
-    """More distinct process trees within a minute disarm the rule likewise."""
-
-    @model_validator(mode="after")
-    def _each_once(self) -> RuleResponse:
-        names = [each.action for each in self.actions]
-        if len(set(names)) != len(names):
-            raise ValueError("each action may be given once")
-        return self
-
-
-class NeverCutItem(Section):
-    """What is never cut, whatever a rule says."""
-
-    executables: Texts = (
-        "*/sshd", "*/sshd-session", "*/kubelet", "*/containerd", "*/containerd-shim*", "*/dockerd", "*/crio",
-        "*/conmon", "*/runc", "*/crun", "*/systemd", "*/systemd-*", "*/dbus-daemon", "*/init", "*/k3s",
-    )  # fmt: skip
-    """Patterns of executable paths, as the kernel walked them."""
-    argv_prefixes: tuple[Texts, ...] = (("nsp", "sensor"),)
-    """First arguments, for programs in an interpreter."""
-    workloads: Texts = ("host/*/nsp-sensor.service",)
-    """Patterns of workload ids: the sensor's own, beside yours."""
-    namespaces: Texts = ("kube-system",)
-    """Patterns of namespaces."""
-    labels: dict[Text, Text] = Field(default_factory=lambda: {"app.kubernetes.io/name": "nsp-sensor"})
-    """Pods with one of these labels; * is any value."""
-
-
-class BlockingItem(Section):
-    """How block-destination blocks."""
-
-    whole_address: bool = True
-    """All ports of an address, not only the one that was used."""
-    never: tuple[Network, ...] = ("127.0.0.0/8", "::1/128")
-    """Networks that are never blocked; put your resolvers and service networks here."""
-    never_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (53,)
-    """Destinations reached on these ports are never blocked: a resolver serves the whole workload."""
-
-
-class Respond(Section):
-    """What is done about it."""
-
-    dry_run: bool = True
-    """Only say what would be done, for all rules. The default: nobody is cut before somebody says so."""
-    rce_egress: RuleResponse = Field(default=RuleResponse(), alias="nsp.rce-egress")
-    """Response to nsp.rce-egress."""
-    reverse_shell: RuleResponse = Field(default=RuleResponse(), alias="nsp.reverse-shell")
-    """Response to nsp.reverse-shell."""
-    never_cut: NeverCutItem = NeverCutItem()
-    """What is never cut."""
-    blocking: BlockingItem = BlockingItem()
-    """How block-destination blocks."""
-    node_per_minute: Annotated[int, Field(ge=1, le=100_000)] = 240
-    """Responses a minute and node."""
-    node_burst: Annotated[int, Field(ge=1, le=100_000)] = 120
-    """Responses at once and node."""

@@ -30,18 +30,19 @@ from stream_apps.detect.scene import Scene
 from stream_apps.detect.suppression import Suppression
 from stream_apps.errors import BatchError
 from stream_apps.profiles.desk import ProfileDesk
-from stream_apps.respond.desired import DesiredStates
 from stream_apps.respond.threat import Threat
-from stream_apps.respond.times import Times, TimeToBlock
+from stream_apps.respond.waiting import Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from stream_apps.config import StreamConfig
     from stream_apps.correlate.order import Event
     from stream_apps.detect.findings import Finding
     from stream_apps.detect.rule import Detector, Suspect
     from stream_apps.errors import Stage
+    from stream_apps.respond.threat import Response
+    from stream_apps.respond.times import TimeToBlock
 
 DNS_ANSWER: Final = "nsp.DnsAnswer"
 # Errors of one batch that are reported one by one; a batch of nothing but errors has one cause.
@@ -72,6 +73,8 @@ class Outcome:
     Attributes:
         alerts: ``Alert`` records.
         enforcements: ``Enforcement`` records, not signed yet.
+        waiting: ``PendingResponse`` records, not signed yet.
+        audits: ``Alert`` records that say what became of responses.
         events: Events processed.
         duplicates: Events seen before, dropped.
         errors: What could not be used.
@@ -79,6 +82,8 @@ class Outcome:
 
     alerts: list[dict[str, Any]] = field(default_factory=list)
     enforcements: list[dict[str, Any]] = field(default_factory=list)
+    waiting: list[dict[str, Any]] = field(default_factory=list)
+    audits: list[dict[str, Any]] = field(default_factory=list)
     events: int = 0
     duplicates: int = 0
     errors: list[EventError] = field(default_factory=list)
@@ -103,9 +108,8 @@ class Pipeline:
         self._ordering = Ordering()
         self._detectors = build_detectors(config.detect, self._desk)
         self._suppression = Suppression(config.detect.repeat_after_s * assembly.NS_PER_S)
-        self._states = DesiredStates()
-        self._responder, self._limits = assembly.build_responder(config, self._states)
-        self._times = Times()
+        self._response = assembly.build_response(config, self._pods)
+        self._replaying = False
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def process(self, batch: dict[str, Any], now_ns: int, *, replaying: bool = False) -> Outcome:
@@ -130,28 +134,40 @@ class Pipeline:
         self._desk.node(view.node)
         for place, reason in view.problems:
             self._report(outcome, EventError("correlate", place, reason))
+        self._replaying = replaying
         scene = Scene(view, descents(view, self._lineage_rules), self._names, self._pods)
         findings = self._detect(scene, admission.events, outcome)
         self._respond(scene, findings, batch["clock"]["wall_ns"] if replaying else now_ns, outcome)
         self._count(outcome, admission.gap_bytes)
         if replaying:
-            outcome.alerts, outcome.enforcements = [], []
+            outcome.alerts, outcome.enforcements, outcome.waiting, outcome.audits = [], [], [], []
         return outcome
 
     def tick(self, now_ns: int) -> Outcome:
-        """Let time pass: publish the smaller state of workloads of whose destinations some are over."""
-        outcome = Outcome(enforcements=list(self._states.expire(now_ns)))
-        self._counts["respond", "destinations_expired"] += len(outcome.enforcements)
+        """Let time pass: responses that are over in part, and those that have waited."""
+        produced = self._response.tick(now_ns)
+        outcome = Outcome(
+            enforcements=produced.enforcements, waiting=produced.waiting, audits=produced.events
+        )
+        self._counts["respond", "enforcements_by_the_clock"] += len(outcome.enforcements)
         return outcome
+
+    def takes(self, is_ours: Callable[[str], bool]) -> None:
+        """Which nodes' batches come here from now on."""
+        self._response.takes(is_ours)
 
     def on_status(self, status: Mapping[str, Any]) -> TimeToBlock | None:
         """Take an ``EnforcementStatus``; the times of the enforcement it is about, if it was issued here."""
         self._counts["respond", f"status_{status['outcome'].lower()}"] += 1
-        return self._times.on_status(status)
+        return self._response.on_status(status)
 
     def on_enforcement(self, enforcement: Mapping[str, Any]) -> None:
         """Take an ``Enforcement`` read from its topic: our own after a restart, or a person's order."""
-        self._states.read_back(enforcement)
+        self._response.on_enforcement(enforcement)
+
+    def on_waiting(self, record: Mapping[str, Any]) -> None:
+        """Take a ``PendingResponse`` read from its topic: our own after a restart, or a person's decision."""
+        self._response.on_waiting(Waiting.of(record))
 
     def metrics(self) -> Mapping[tuple[str, str], int]:
         """Counters by stage and reason, and sizes of tables (``*_now``)."""
@@ -159,6 +175,7 @@ class Pipeline:
         return {
             **self._counts,
             **self._desk.metrics(),
+            **self._response.metrics(),
             ("correlate", "events_unaccounted"): totals.unaccounted,
             ("correlate", "events_lost"): totals.lost,
             ("correlate", "names_workload_evicted"): self._names.evicted_workloads,
@@ -168,11 +185,6 @@ class Pipeline:
             ("correlate", "pods_now"): len(self._pods),
             ("detect", "suppressed"): self._suppression.suppressed,
             ("detect", "suppression_evicted"): self._suppression.evicted,
-            ("respond", "subjects_evicted"): self._states.evicted,
-            ("respond", "subjects_now"): len(self._states),
-            ("respond", "destinations_dropped"): self._states.destinations_dropped,
-            ("respond", "rules_disarmed_now"): len(self._limits.disarmed_rules()),
-            ("respond", "times_evicted"): self._times.evicted,
         }
 
     def _watched(self, scene: Scene, outcome: Outcome) -> _Watched:
@@ -239,24 +251,28 @@ class Pipeline:
         alert_id = told.alert_id if told else finding.alert_id(node, boot_id)
         threat = _threat(scene, finding, alert_id)
         if told:
-            further = self._responder.block_further(threat, now_ns)
+            further = self._response.block_further(threat, now_ns)
             if further:
-                self._issue(further.enforcements, view, outcome)
+                self._issue(further, threat, view, now_ns, outcome)
             return
         finding.summed = self._suppression.summed(node, boot_id, finding)
-        response = self._responder.respond(threat, now_ns)
+        response = self._response.respond(threat, now_ns)
         workload = self._pods.describe(threat.workload)
         alert = build_alert(finding, scene, workload, response.record, now_ns)
         outcome.alerts.append(alert)
-        self._issue(response.enforcements, view, outcome)
+        self._issue(response, threat, view, now_ns, outcome)
         if not finding.single:
             self._suppression.tell(node, boot_id, finding, alert, response.retry)
         self._counts["respond", response.record["decision"].replace("-", "_")] += 1
 
-    def _issue(self, enforcements: tuple[dict[str, Any], ...], view: BatchView, outcome: Outcome) -> None:
-        for each in enforcements:
-            outcome.enforcements.append(each)
-            self._times.issued(each, view.wall_offset_ns)
+    def _issue(
+        self, response: Response, threat: Threat, view: BatchView, now_ns: int, outcome: Outcome
+    ) -> None:
+        clock = view.boot_id, view.wall_offset_ns
+        produced = self._response.issued(response, threat, clock, now_ns, replaying=self._replaying)
+        outcome.enforcements += produced.enforcements
+        outcome.waiting += produced.waiting
+        outcome.audits += produced.events
 
     def _count(self, outcome: Outcome, gap_bytes: int) -> None:
         counts = self._counts

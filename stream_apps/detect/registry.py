@@ -23,7 +23,8 @@ from stream_apps.detect.exclusions import Exclusion
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_apps.config_sections import Detect, ExclusionItem, RuleItem
+    from stream_apps.config_basis import ExclusionItem, RuleItem
+    from stream_apps.config_sections import Detect
     from stream_apps.detect.rule import Detector
     from stream_apps.profiles.desk import ProfileDesk
 

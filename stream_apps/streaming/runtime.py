@@ -152,7 +152,12 @@ class Runtime:
     async def partitions_held(self, partitions: frozenset[int]) -> None:
         """See :class:`stream_apps.streaming.driver.Hooks`."""
         count = self._events_partitions
-        self._desk.takes(lambda node: partition_for(node.encode(), count) in partitions)
+
+        def is_ours(node: str) -> bool:
+            return partition_for(node.encode(), count) in partitions
+
+        self._desk.takes(is_ours)
+        self._pipeline.takes(is_ours)
         if self._publisher:
             orders = await self._publisher.publish()
             _log.info("nodes of our partitions are told", partitions=sorted(partitions), orders=orders)
