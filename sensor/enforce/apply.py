@@ -217,6 +217,10 @@ class Applier:
             self._maps.drop_workload_quarantine(cgroup)
         for key in blocks:
             self._maps.unblock_destination(key)
+        quarantined = {cgroup for cgroup, _ in self._maps.workload_quarantines()} - set(quarantines)
+        for flow in list(self._maps.allowed_flows()):
+            if flow.workload_cgroup_id not in quarantined:
+                self._maps.drop_allowed_flow(flow)
         touched = {*quarantines, *(key.workload_cgroup_id for key in blocks)}
         for cgroup in touched - self._values_by_cgroup().keys():
             self._maps.set_workload_flags(cgroup, 0)

@@ -107,7 +107,8 @@ class Killer:
             if why:
                 return Killed(len(ended), f"protected: {why}")
         refused = ""
-        for key in members:
+        # Parents before children: nobody is left to take a child's end for a reason to start another.
+        for key in sorted(members, key=lambda each: each.start_ns):
             try:
                 if self._signals.kill(key.tgid, lambda key=key: self._may_end(key, spared)):  # type: ignore[misc]
                     ended.add(key)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.addresses import to_mapped
+from sensor.enforce.apply import Applier
 from sensor.enforce.order import AllowedFlow, Destination
 from sensor.enforce.workload_cut import WorkloadCuts
 from sensor.kernel.errors import KernelError
@@ -20,7 +21,7 @@ from sensor.kernel.state import (
     DestinationKey,
     EnforcementValue,
 )
-from tests.support.fake_enforcement import FakeMaps
+from tests.support.fake_enforcement import FakeMaps, FakeWorkloads
 
 BAD = Destination(to_mapped("203.0.113.9"), 80, 6)
 WORSE = Destination(to_mapped("2001:db8::9"), 0, 0)
@@ -70,6 +71,14 @@ def test_what_passes_is_there_before_the_quarantine_and_gone_after_it() -> None:
     assert maps.flags[7] == WORKLOAD_HAS_QUARANTINE
     cuts.free([8])
     assert maps.allowed == {}
+
+
+def test_what_passed_the_quarantine_of_a_cgroup_that_is_gone_is_swept() -> None:
+    maps = FakeMaps()
+    WorkloadCuts(maps).cut([7, 8], value(1), quarantined=True, destinations=[], allowed=[DNS])
+    maps.drop_workload_quarantine(8)
+    Applier(maps, FakeWorkloads()).sweep([], 0)
+    assert [each.workload_cgroup_id for each in maps.allowed] == [7]
 
 
 def test_values_are_removed_after_the_flags_that_switch_them_off() -> None:
