@@ -71,9 +71,10 @@ class StreamConfig(Section):
         for name, response in (
             ("nsp.rce-egress", self.respond.rce_egress),
             ("nsp.reverse-shell", self.respond.reverse_shell),
+            *((f"policy {each.name}", each) for each in self.respond.policies),
         ):
             for each in response.actions:
-                if each.action != "alert" and each.ttl_s < self.detect.repeat_after_s:
+                if each.action not in {"alert", "none"} and each.ttl_s < self.detect.repeat_after_s:
                     raise ValueError(
                         f"{each.action} of {name} ends after {each.ttl_s} s, and for detect.repeat_after_s "
                         f"({self.detect.repeat_after_s} s) nothing is cut again: make that the shorter one"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,11 +84,18 @@ def test_a_rule_without_a_policy_only_alerts() -> None:
         ("{name: a}, {name: a}", "two policies have the same name"),
         ("{name: a, actions: [{action: kill}, {action: quarantine-process}]}", "give one of the two"),
         ("{name: a, actions: [{action: explode}]}", "action"),
+        ("{name: a, actions: [{action: kill, ttl_s: 60}]}", "kill of policy a ends after 60 s"),
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(text: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         parse(f"respond: {{policies: [{text}]}}")
+
+
+def test_what_the_documentation_shows_is_a_configuration() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "responses.md").read_text(encoding="utf-8")
+    parsed = parse(text.split("```yaml\n")[1].split("```")[0])
+    assert [each.name for each in parsed.respond.policies] == ["ci is left alone", "payments asks first"]
 
 
 def test_a_pod_is_quarantined_whole_with_its_allow_list() -> None:
