@@ -137,6 +137,7 @@ static __always_inline int refuse_packet_socket(struct __sk_buff *skb,
 	struct nsp_process_key root = {};
 	struct nsp_governed who = {};
 	struct nsp_flow_event flow = {};
+	struct nsp_ends ends = {};
 	struct nsp_socket *socket = 0;
 	struct nsp_enforcement *by;
 	struct bpf_sock *sk = skb->sk;
@@ -152,8 +153,9 @@ static __always_inline int refuse_packet_socket(struct __sk_buff *skb,
 		root = socket->quarantine_root;
 	if (interface->flags & NSP_INTERFACE_ETHERNET)
 		flow_of_frame(skb, &flow);
-	by = refusal_of(&root, who.workload_cgroup_id, flow.remote_address, 0, flow.protocol,
-			&flow.reason);
+	ends.address = flow.remote_address;
+	ends.protocol = flow.protocol;
+	by = refusal_of(&root, who.workload_cgroup_id, &ends, &flow.reason);
 	if (!by)
 		return refuse_by_profile(skb, &flow, link, &who, socket);
 	count(NSP_COUNTER_PACKET_SOCKET);

@@ -33,6 +33,9 @@
 #define NSP_MAX_QUARANTINES 1024
 #endif
 
+/* Sixteen flows for each quarantine: resolvers and probes, in two families. */
+#define NSP_MAX_QUARANTINE_ALLOWED 16384
+
 /* cgroups of pods, containers and services with their children; a node has hundreds. */
 #ifndef NSP_MAX_WORKLOADS
 #define NSP_MAX_WORKLOADS 16384
@@ -191,6 +194,8 @@ BPF_HASH(quarantines, struct nsp_process_key, struct nsp_enforcement, NSP_MAX_QU
 BPF_HASH(workload_quarantines, u64, struct nsp_enforcement, NSP_MAX_QUARANTINES);
 BPF_HASH(blocked_destinations, struct nsp_destination, struct nsp_enforcement,
 	 NSP_MAX_BLOCKED_DESTINATIONS);
+BPF_F_TABLE("lpm_trie", struct nsp_allowed_flow, u64, quarantine_allowed,
+	    NSP_MAX_QUARANTINE_ALLOWED, BPF_F_NO_PREALLOC);
 BPF_HASH(workloads, u64, struct nsp_workload, NSP_MAX_WORKLOADS);
 BPF_HASH(workload_flags, u64, u32, NSP_MAX_WORKLOADS);
 BPF_F_TABLE("sk_storage", int, struct nsp_socket, sockets, 0, BPF_F_NO_PREALLOC | BPF_F_CLONE);

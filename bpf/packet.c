@@ -214,17 +214,39 @@ static __always_inline int drop_packet(struct __sk_buff *skb, struct nsp_socket 
 	return NSP_PACKET_DROPPED;
 }
 
+/* Which rules a packet falls under; those of the connection, where there is one. */
+static __always_inline u8 rules_for(const struct nsp_socket *socket, u8 direction, u8 protocol)
+{
+	if (protocol == IPPROTO_TCP) {
+		if (socket->flags & NSP_SOCKET_LISTENER)
+			return NSP_FLOW_IN;
+		/* Older than the sensor: nobody knows who opened it. */
+		if (!socket->since_ns)
+			return NSP_FLOW_EITHER;
+		return socket->direction == NSP_DIRECTION_IN ? NSP_FLOW_IN : NSP_FLOW_OUT;
+	}
+	if (direction == NSP_DIRECTION_OUT)
+		return protocol == IPPROTO_UDP ? NSP_FLOW_EITHER : NSP_FLOW_OUT;
+	/* What comes in is an answer only to a socket that has asked. */
+	return socket->flags & (NSP_SOCKET_SENT | NSP_SOCKET_RAW) ? NSP_FLOW_EITHER : NSP_FLOW_IN;
+}
+
 static __always_inline int enforce_on_packet(struct __sk_buff *skb, u8 direction,
 					     struct nsp_socket *socket,
 					     const struct nsp_process_key *root,
 					     const struct nsp_packet_headers *headers)
 {
 	struct nsp_flow_event flow = {};
+	struct nsp_ends ends = {};
 	struct nsp_enforcement *refused_by;
 
 	flow_of_packet(skb, direction, headers, &flow);
-	refused_by = decide(&socket->owner, root, socket->workload_cgroup_id, flow.remote_address,
-			    flow.remote_port, flow.protocol, &flow.reason);
+	ends.address = flow.remote_address;
+	ends.remote_port = flow.remote_port;
+	if (rules_for(socket, direction, flow.protocol) != NSP_FLOW_OUT)
+		ends.local_port = flow.local_port;
+	ends.protocol = flow.protocol;
+	refused_by = decide(&socket->owner, root, socket->workload_cgroup_id, &ends, &flow.reason);
 	if (!refused_by)
 		return NSP_PACKET_ALLOWED;
 	if (flow.reason == NSP_REASON_QUARANTINED_PROCESS)
@@ -275,23 +297,6 @@ static __always_inline int verdict_holds(const struct nsp_socket *socket,
 		return 1;
 	return decided[0] == now[0] && decided[1] == now[1] &&
 	       socket->decided_port == flow->remote_port;
-}
-
-/* Which rules a packet falls under; those of the connection, where there is one. */
-static __always_inline u8 rules_for(const struct nsp_socket *socket, u8 direction, u8 protocol)
-{
-	if (protocol == IPPROTO_TCP) {
-		if (socket->flags & NSP_SOCKET_LISTENER)
-			return NSP_FLOW_IN;
-		/* Older than the sensor: nobody knows who opened it. */
-		if (!socket->since_ns)
-			return NSP_FLOW_EITHER;
-		return socket->direction == NSP_DIRECTION_IN ? NSP_FLOW_IN : NSP_FLOW_OUT;
-	}
-	if (direction == NSP_DIRECTION_OUT)
-		return protocol == IPPROTO_UDP ? NSP_FLOW_EITHER : NSP_FLOW_OUT;
-	/* What comes in is an answer only to a socket that has asked. */
-	return socket->flags & (NSP_SOCKET_SENT | NSP_SOCKET_RAW) ? NSP_FLOW_EITHER : NSP_FLOW_IN;
 }
 
 /* The owner's program now, if it lives: profiles may have learned to know it meanwhile. */

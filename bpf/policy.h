@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /*
  * The order of decisions, for calls (socket.c) and packets (packet.c) alike: quarantine
- * of the process, quarantine of the workload, blocked destination (decide(), here);
+ * of the process, quarantine of the workload with what passes it all the same, blocked
+ * destination (decide(), here);
  * then the profile: rules of the program, else of the workload, else what holds for
  * unknown workloads (profile.h).
  */
@@ -76,12 +77,52 @@ static __always_inline u32 workload_policy(u64 workload_cgroup_id)
 }
 
 /*
+ * The ends of a flow as decide() is asked about them. local_port is 0 where what is opened
+ * to the workload is not the question: a call that opens a flow, or a flow it has opened.
+ */
+struct nsp_ends {
+	const u8 *address;
+	u16 remote_port;
+	u16 local_port;
+	u8 protocol;
+};
+
+static __always_inline int is_allowed_flow(struct nsp_allowed_flow *flow, u8 direction, u16 port,
+					   u64 generation)
+{
+	u64 *since;
+
+	if (!port)
+		return 0;
+	flow->direction = direction;
+	flow->port[0] = port >> 8;
+	flow->port[1] = port;
+	since = quarantine_allowed.lookup(flow);
+	return since && *since >= generation;
+}
+
+/* DNS out and probes in, as the order that quarantined the workload says. */
+static __always_inline int passes_quarantine(const struct nsp_enforcement *quarantine,
+					     u64 workload_cgroup_id, const struct nsp_ends *ends)
+{
+	struct nsp_allowed_flow flow = {};
+
+	flow.prefixlen = NSP_ALLOWED_FLOW_BITS + 128;
+	flow.protocol = ends->protocol;
+	flow.workload_cgroup_id = workload_cgroup_id;
+	__builtin_memcpy(flow.address, ends->address, sizeof(flow.address));
+	return is_allowed_flow(&flow, NSP_DIRECTION_OUT, ends->remote_port,
+			       quarantine->generation) ||
+	       is_allowed_flow(&flow, NSP_DIRECTION_IN, ends->local_port, quarantine->generation);
+}
+
+/*
  * What refuses this flow, with the reason, or NULL: allowed. The workload maps are
  * only looked into when its flags say that something is there.
  */
 static __always_inline struct nsp_enforcement *refusal_of(const struct nsp_process_key *root,
-							  u64 workload_cgroup_id, const u8 *address,
-							  u16 port, u8 protocol, u8 *reason)
+							  u64 workload_cgroup_id,
+							  const struct nsp_ends *ends, u8 *reason)
 {
 	struct nsp_enforcement *refused_by;
 	u32 policy;
@@ -97,12 +138,14 @@ static __always_inline struct nsp_enforcement *refusal_of(const struct nsp_proce
 	if (policy & NSP_WORKLOAD_HAS_QUARANTINE) {
 		*reason = NSP_REASON_QUARANTINED_WORKLOAD;
 		refused_by = in_force(workload_quarantines.lookup(&workload_cgroup_id));
-		if (refused_by)
+		if (refused_by && !(policy & NSP_WORKLOAD_HAS_ALLOWED &&
+				    passes_quarantine(refused_by, workload_cgroup_id, ends)))
 			return refused_by;
 	}
 	if (policy & NSP_WORKLOAD_HAS_BLOCKS) {
 		*reason = NSP_REASON_BLOCKED_DESTINATION;
-		refused_by = block_of(workload_cgroup_id, address, port, protocol);
+		refused_by = block_of(workload_cgroup_id, ends->address, ends->remote_port,
+				      ends->protocol);
 		if (refused_by)
 			return refused_by;
 	}
@@ -116,11 +159,10 @@ static __always_inline struct nsp_enforcement *refusal_of(const struct nsp_proce
  */
 static __always_inline struct nsp_enforcement *decide(const struct nsp_process_key *process,
 						      const struct nsp_process_key *root,
-						      u64 workload_cgroup_id, const u8 *address,
-						      u16 port, u8 protocol, u8 *reason)
+						      u64 workload_cgroup_id,
+						      const struct nsp_ends *ends, u8 *reason)
 {
-	struct nsp_enforcement *refused_by =
-		refusal_of(root, workload_cgroup_id, address, port, protocol, reason);
+	struct nsp_enforcement *refused_by = refusal_of(root, workload_cgroup_id, ends, reason);
 
 	if (!refused_by || !is_exempt(process))
 		return refused_by;

@@ -160,6 +160,7 @@ static __always_inline int profile_objects(const struct nsp_caller *caller,
 static __always_inline int decide_call(struct bpf_sock_addr *ctx, u32 family, u16 hook)
 {
 	struct nsp_flow_event flow = {};
+	struct nsp_ends ends = {};
 	struct nsp_caller caller;
 	struct nsp_enforcement *refused_by;
 	struct nsp_socket *socket;
@@ -173,9 +174,13 @@ static __always_inline int decide_call(struct bpf_sock_addr *ctx, u32 family, u1
 	/* What the socket's last connection said says nothing about the next one. */
 	if (hook == NSP_EVENT_CONNECT)
 		l7_streams.sk_storage_delete(ctx->sk);
-	refused_by =
-		decide(&caller.key, &caller.quarantine_root, caller.governed.workload_cgroup_id,
-		       flow.remote_address, flow.remote_port, flow.protocol, &flow.reason);
+	ends.address = flow.remote_address;
+	ends.remote_port = flow.remote_port;
+	/* A datagram may be the answer to one that was let in. */
+	ends.local_port = hook == NSP_EVENT_SENDMSG ? flow.local_port : 0;
+	ends.protocol = flow.protocol;
+	refused_by = decide(&caller.key, &caller.quarantine_root,
+			    caller.governed.workload_cgroup_id, &ends, &flow.reason);
 	if (refused_by) {
 		refused = 1;
 		refuse_flow(&flow, refused_by);
@@ -234,6 +239,7 @@ int sock_create(struct bpf_sock *ctx)
 {
 	struct nsp_flow_event flow = {};
 	struct nsp_decision decision = {};
+	struct nsp_ends ends = {};
 	struct nsp_caller caller;
 	struct nsp_enforcement *refused_by;
 	struct nsp_socket *socket;
@@ -246,9 +252,9 @@ int sock_create(struct bpf_sock *ctx)
 	     ctx->protocol == IPPROTO_MPTCP))
 		return NSP_CALL_ALLOWED;
 	identify_caller(&caller);
-	refused_by =
-		decide(&caller.key, &caller.quarantine_root, caller.governed.workload_cgroup_id,
-		       flow.remote_address, 0, 0, &flow.reason);
+	ends.address = flow.remote_address;
+	refused_by = decide(&caller.key, &caller.quarantine_root,
+			    caller.governed.workload_cgroup_id, &ends, &flow.reason);
 	if (refused_by) {
 		refuse_call(refused_by);
 		return NSP_CALL_REFUSED;

@@ -49,6 +49,23 @@ struct nsp_enforcement {
 
 #define NSP_WORKLOAD_HAS_BLOCKS 1 /* look into blocked_destinations */
 #define NSP_WORKLOAD_HAS_QUARANTINE 2 /* look into workload_quarantines */
+#define NSP_WORKLOAD_HAS_ALLOWED 4 /* and into quarantine_allowed */
+
+/*
+ * quarantine_allowed: this -> u64 generation: flows that pass the quarantine of a workload,
+ * DNS and probes, if the generation is the quarantine's or a later one: what an earlier
+ * order allowed is void at once, what the next one allows is there before it.
+ * prefixlen counts what follows it: NSP_ALLOWED_FLOW_BITS, then those of the address.
+ */
+#define NSP_ALLOWED_FLOW_BITS 96
+struct nsp_allowed_flow {
+	__u32 prefixlen;
+	__u8 protocol;
+	__u8 direction; /* enum nsp_direction: who opens it */
+	__u8 port[2]; /* network order, never 0: remote going out, local coming in */
+	__u64 workload_cgroup_id;
+	__u8 address[16]; /* of the remote end */
+};
 
 /*
  * workloads: cgroup id -> this. User space registers the workload's own cgroup; the

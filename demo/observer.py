@@ -152,7 +152,8 @@ class Observer:
                 self._take_batch(decode_as("EventBatch", value))
             case "nsp.alerts":
                 alert = decode_as("Alert", value)
-                self._seen.alerts.setdefault(alert["id"], alert)
+                if alert["audit"] is None:
+                    self._seen.alerts.setdefault(alert["id"], alert)
             case _:
                 self._seen.statuses.append(decode_as("EnforcementStatus", value))
 

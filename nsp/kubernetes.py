@@ -51,7 +51,16 @@ def _document(pod: Mapping[str, Any]) -> dict[str, Any]:
             for name in _STATUS_LISTS
             for each in status.get(name) or []
         ],
+        "ready": _ready(status),
     }
+
+
+def _ready(status: Mapping[str, Any]) -> bool | None:
+    """What the pod's Ready condition says; None where it has none."""
+    for each in status.get("conditions") or []:
+        if each.get("type") == "Ready":
+            return bool(each.get("status") == "True")
+    return None
 
 
 def _owner(metadata: Mapping[str, Any], labels: Mapping[str, str]) -> tuple[str | None, str | None]:

@@ -7,34 +7,35 @@ case above what stands on the topic: reprocessing old evidence cannot undo it.
 
 from __future__ import annotations
 
-import getpass
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from confluent_kafka import OFFSET_END
 
+from nsp import orders
 from nsp.errors import MISUSED, CommandError
 from nsp.kafka import Brokers, Cluster, KafkaOptions
-from schemas.codec import decode_as, encode
-from schemas.errors import SchemaError
-from schemas.partition import partition_for
-from schemas.signing import SigningKey
-from schemas.subject import enforcement_key, parse_subject
-from schemas.topics import ENFORCEMENT, ENFORCEMENT_STATUS
 
 _NS_PER_S: Final = 1_000_000_000
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_FLOW: Final = re.compile(
+    r"(?P<protocol>tcp|udp):(?:\[(?P<ipv6>[0-9A-Fa-f:./]+)\]|(?P<ipv4>[0-9./]+)):(?P<port>\d{1,5})"
+    r"\s+(?P<way>in|out)"
+)
+_MOST_PORT: Final = 65_535
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 
 SubjectArgument = Annotated[
     str,
     typer.Argument(help="process/<boot id>/<tgid>/<start ns> or workload/<id>, as an alert names it"),
 ]
-Node = Annotated[str, typer.Option("--node", help="node the subject is on")]
+Node = Annotated[
+    str, typer.Option("--node", help="node the subject is on, where neither an order nor a pod says so")
+]
 KeyFile = Annotated[
     Path, typer.Option("--key", envvar="NSP_SIGNING_KEY", help="private key of `nsp keys generate`")
 ]
@@ -54,6 +55,7 @@ class Order:
         quarantined: Cut, or released.
         seconds: For how long.
         reason: Why.
+        allowed: What passes the quarantine of a workload; none given: what passes already.
     """
 
     subject: str
@@ -61,6 +63,7 @@ class Order:
     quarantined: bool
     seconds: int
     reason: str
+    allowed: tuple[dict[str, Any], ...] = ()
 
     def record(self, now_ns: int, current: dict[str, Any] | None) -> dict[str, Any]:
         """The desired state, given what stands on the topic now.
@@ -69,7 +72,8 @@ class Order:
         """
         generation = max(now_ns, current["generation"] + 1) if current else now_ns
         in_force = current is not None and current["expires_at_ns"] > now_ns
-        blocked = current["blocked_destinations"] if current and in_force and self.quarantined else []
+        blocked_stays = in_force and self.quarantined
+        blocked = current["blocked_destinations"] if current and blocked_stays else []
         return {
             "node": self.node,
             "subject": self.subject,
@@ -81,39 +85,47 @@ class Order:
             "alert_id": "",
             "reason": self.reason,
             "evidence_boot_ns": 0,
+            "allowed": list(self.allowed or (current["allowed"] if current and blocked_stays else ())),
+            "killed": False,
         }
 
 
 def quarantine(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     subject: SubjectArgument,
-    node: Node,
     key: KeyFile,
     brokers: Brokers,
-    duration: Annotated[str, typer.Option("--for", help="how long: 90s, 10m, 2h, 1d")] = "1h",
+    node: Node = "",
+    duration: Annotated[str, typer.Option("--ttl", "--for", help="how long: 90s, 10m, 2h, 1d")] = "1h",
+    allow: Annotated[
+        list[str] | None,
+        typer.Option("--allow", help="what passes, e.g. 'udp:10.96.0.10/32:53 out'; repeatable"),
+    ] = None,
     reason: Reason = "",
     wait: Wait = 5.0,
     kafka_option: KafkaOptions = None,
 ) -> None:
     """Cut a process tree or a workload off the network."""
-    why = reason or f"quarantined by {_who()}"
-    order = Order(subject, node, quarantined=True, seconds=seconds_of(duration), reason=why)
+    why = reason or f"quarantined by {orders.who()}"
+    allowed = tuple(flow_of(each) for each in allow or ())
+    order = Order(subject, node, quarantined=True, seconds=seconds_of(duration), reason=why, allowed=allowed)
     _carry_out(order, key, Cluster(brokers, kafka_option), wait)
 
 
 def release(  # noqa: PLR0913, PLR0917 - same
     subject: SubjectArgument,
-    node: Node,
     key: KeyFile,
     brokers: Brokers,
+    node: Node = "",
     duration: Annotated[
-        str, typer.Option("--for", help="how long older evidence cannot cut it again: 90s, 10m, 2h, 1d")
+        str,
+        typer.Option("--ttl", "--for", help="how long old evidence cannot cut it again: 90s, 2h, 1d"),
     ] = "1d",
     reason: Reason = "",
     wait: Wait = 5.0,
     kafka_option: KafkaOptions = None,
 ) -> None:
-    """Lift whatever is in force against a process tree or a workload."""
-    why = reason or f"released by {_who()}"
+    """Lift whatever is in force against a process tree or a workload; shows what that opens again."""
+    why = reason or f"released by {orders.who()}"
     order = Order(subject, node, quarantined=False, seconds=seconds_of(duration), reason=why)
     _carry_out(order, key, Cluster(brokers, kafka_option), wait)
 
@@ -126,92 +138,42 @@ def seconds_of(text: str) -> int:
     """
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise CommandError(f"--for {text} is no duration", "write it like 90s, 10m, 2h or 1d", MISUSED)
+        raise CommandError(f"--ttl {text} is no duration", "write it like 90s, 10m, 2h or 1d", MISUSED)
     return int(match[1]) * _UNITS[match[2]]
 
 
+def flow_of(text: str) -> dict[str, Any]:
+    """Read an allowed flow, written like a break-glass entry: PROTOCOL:CIDR:PORT in|out.
+
+    Raises:
+        CommandError: It is none.
+    """
+    match = _FLOW.fullmatch(text.strip())
+    try:
+        if match is None or not 0 < int(match["port"]) <= _MOST_PORT:
+            raise ValueError(text)  # noqa: TRY301 - one place says how it is written
+        network = ip_network(match["ipv6"] or match["ipv4"], strict=False)
+    except ValueError as error:
+        cure = "write it like 'udp:10.96.0.10/32:53 out' or 'tcp:[fd00::4/128]:8080 in'"
+        raise CommandError(f"--allow {text} is no flow", cure, MISUSED) from error
+    return {
+        "network": str(network),
+        "port": int(match["port"]),
+        "protocol": 6 if match["protocol"] == "tcp" else 17,
+        "incoming": match["way"] == "in",
+    }
+
+
 def _carry_out(order: Order, key_file: Path, cluster: Cluster, wait_s: float) -> None:
-    try:
-        parse_subject(order.subject)
-        if not order.node or "/" in order.node:
-            raise CommandError(f"--node {order.node!r} is no node name", exit_code=MISUSED)
-        signing_key = SigningKey.from_file(key_file)
-    except SchemaError as error:
-        raise CommandError(str(error), exit_code=MISUSED) from error
-    partition = partition_for(order.node.encode(), cluster.partitions_of(ENFORCEMENT.name))
-    message_key = enforcement_key(order.node, order.subject)
-    record = order.record(time.time_ns(), _current(cluster, partition, message_key))
-    answers = _Answers(cluster, message_key, record["generation"]) if wait_s else None
-    signed = signing_key.sign(encode("Enforcement", record))
-    cluster.publish(ENFORCEMENT.name, [(message_key, signed, partition)])
-    print(f"ordered: {order.subject} on {order.node}, generation {record['generation']}")
-    if answers:
-        print(answers.wait(wait_s))
+    from stream_apps.respond.undo import difference  # noqa: PLC0415 - other commands need none of it
 
-
-def _current(cluster: Cluster, partition: int, key: bytes) -> dict[str, Any] | None:
-    """What stands on the topic for this key, whoever signed it: only to be above its generation."""
-    newest: dict[str, Any] | None = None
-    for message in cluster.read_all(ENFORCEMENT.name, [partition]):
-        if message.key() != key or message.value() is None:
-            continue
-        try:
-            signed = decode_as(ENFORCEMENT.value, message.value())
-            record = decode_as("Enforcement", signed["payload"])
-        except SchemaError:
-            continue  # a sensor refuses and reports it; it holds no generation
-        if newest is None or record["generation"] > newest["generation"]:
-            newest = record
-    return newest
-
-
-class _Answers:
-    """What the sensor says to an order. Made before the order is sent, so that no answer is missed."""
-
-    def __init__(self, cluster: Cluster, key: bytes, generation: int) -> None:
-        self._key = key
-        self._generation = generation
-        partitions = cluster.partitions_of(ENFORCEMENT_STATUS.name)
-        self._messages = cluster.follow(ENFORCEMENT_STATUS.name, dict.fromkeys(range(partitions), OFFSET_END))
-        ready = set(range(partitions))
-        deadline = time.monotonic() + _SUBSCRIBED_WITHIN_S
-        while ready and time.monotonic() < deadline:
-            message = next(self._messages)
-            if message is not None:
-                ready.discard(message.partition())  # its end was reached: what comes now is seen
-
-    def wait(self, seconds: float) -> str:
-        """The answer in words.
-
-        Raises:
-            CommandError: The sensor refused, could not, or said nothing.
-        """
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            message = next(self._messages)
-            if message is None or message.error() or message.key() != self._key or not message.value():
-                continue
-            status = decode_as(ENFORCEMENT_STATUS.value, message.value())
-            if status["generation"] != self._generation:
-                continue
-            if status["outcome"] in {"REFUSED", "FAILED"}:
-                raise CommandError(f"the sensor answers {status['outcome'].lower()}: {status['reason']}")
-            return (
-                f"the sensor answers {status['outcome'].lower()}: "
-                f"{status['processes']} processes, {status['sockets']} open sockets"
-            )
-        raise CommandError(
-            f"no sensor has answered within {seconds:g} s",
-            "the order stands and will be obeyed when that sensor reads it",
-        )
-
-
-# A reader of quiet partitions is told of their ends at once; on a broker under load, within seconds.
-_SUBSCRIBED_WITHIN_S: Final = 5.0
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "a person without a name on this system"
+    orders.check_subject(order.subject)
+    signing_key = orders.key_of(key_file)
+    order = replace(order, node=orders.node_of(cluster, order.subject, order.node))
+    now_ns = time.time_ns()
+    current = orders.current(cluster, order.node, order.subject)
+    record = order.record(now_ns, current)
+    in_force = current if current and current["expires_at_ns"] > now_ns else None
+    lines = difference(in_force, record)
+    print("\n".join(lines) if lines else "nothing changes: it is so already")
+    orders.send(cluster, signing_key, record, wait_s)

@@ -181,6 +181,21 @@ RULES: Final = Topic(
         "delete.retention.ms": str(3 * _DAY_MS),
     },
 )
+RESPONSES: Final = Topic(
+    name="nsp.responses",
+    key="id of the response",
+    value="SignedEnforcement",
+    partitions=1,
+    cleanup="compact",
+    retention_ms=None,
+    why="Responses that wait, and what persons decided: few, and every stream app reads all of it at start. "
+    "Signed like orders, else whoever may write could reject them in a person's name.",
+    config={
+        **_COMPACT,
+        "max.message.bytes": str(PROFILE_BATCH_MAX_BYTES),
+        "delete.retention.ms": str(3 * _DAY_MS),
+    },
+)
 DEAD_LETTER: Final = Topic(
     name="nsp.dead-letter",
     key="source topic",
@@ -194,7 +209,8 @@ DEAD_LETTER: Final = Topic(
 )
 
 _ALL: Final = (
-    EVENTS, PODS, PROFILES, RULES, OBSERVATIONS, ALERTS, ENFORCEMENT, ENFORCEMENT_STATUS, DEAD_LETTER,
+    EVENTS, PODS, PROFILES, RULES, OBSERVATIONS, ALERTS, ENFORCEMENT, ENFORCEMENT_STATUS, RESPONSES,
+    DEAD_LETTER,
 )  # fmt: skip
 TOPICS: Final[Mapping[str, Topic]] = {each.name: each for each in _ALL}
 

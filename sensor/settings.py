@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from sensor.enforce.kill import DEFAULT_PROTECTED
 from sensor.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Settings:
             where Kubernetes has its pods.
         resolvers: DNS servers that are believed; none: those of the node's resolv.conf.
         break_glass: Flows no profile may cut, as sensor/policy/safety.py writes them.
+        protected_executables: Patterns of executables of the host and its services that no order ends.
         learned_floor_s: How long an answered address counts at least,
         learned_grace_s: and how long beyond its TTL.
         interfaces: ``on``: attach to network interfaces too (ARP, packet sockets); ``off``.
@@ -80,6 +82,7 @@ class Settings:
     guard_cgroups: tuple[str, ...] = ()
     resolvers: tuple[str, ...] = ()
     break_glass: tuple[str, ...] = ()
+    protected_executables: tuple[str, ...] = DEFAULT_PROTECTED
     learned_floor_s: int = 30
     learned_grace_s: int = 60
     interfaces: str = "on"
@@ -232,6 +235,8 @@ _FLAGS: Final[dict[str, str]] = {
     "guard_cgroup": "cgroup below which workloads appear (default: Kubernetes' pods); repeatable",
     "resolver": "DNS server whose answers are believed (default: the node's resolv.conf); repeatable",
     "break_glass": "flow no profile may cut, e.g. 'tcp:10.0.0.0/8:22 in ssh.service'; repeatable",
+    "protected_executable": "pattern of executables of the host that no order ends (default: sshd, kubelet, "
+    "container runtimes, systemd, ...); repeatable",
     "learned_floor_s": "seconds an answered address counts at least (default: 30)",
     "learned_grace_s": "seconds it counts beyond its TTL (default: 60)",
     "interfaces": "on or off: attach to network interfaces (ARP spoofing, packet sockets; default: on)",
@@ -239,11 +244,15 @@ _FLAGS: Final[dict[str, str]] = {
     "log_format": "json or console (default: json)",
     "log_level": "debug, info, warning or error (default: info)",
 }
-_REPEATABLE: Final = ("enforcement_public_key", "guard_cgroup", "resolver", "break_glass", "kafka_option")
+_REPEATABLE: Final = (
+    "enforcement_public_key", "guard_cgroup", "resolver", "break_glass", "protected_executable",
+    "kafka_option",
+)  # fmt: skip
 _FIELDS: Final = {
     "enforcement_public_key": "enforcement_public_keys",
     "guard_cgroup": "guard_cgroups",
     "resolver": "resolvers",
+    "protected_executable": "protected_executables",
     "kafka_option": "kafka_options",
 }
 _CONVERT: Final[dict[str, Callable[[object], object]]] = {
@@ -260,6 +269,7 @@ _CONVERT: Final[dict[str, Callable[[object], object]]] = {
     "guard_cgroup": lambda value: tuple(_list(value)),
     "resolver": _addresses,
     "break_glass": lambda value: tuple(_list(value)),
+    "protected_executable": lambda value: tuple(_list(value)),
     "learned_floor_s": _whole,
     "learned_grace_s": _whole,
     "interfaces": _choice("on", "off"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stream_apps.correlate.lineage import LineageRules
 from stream_apps.correlate.names import NameLimits, NameTable
+from stream_apps.correlate.pods import PodTable
 from stream_apps.correlate.programs import ProgramLists, Programs, program_name
 from stream_apps.detect.registry import RULE_IDS
 from stream_apps.detect.sensor_silence import SensorSilence, SilenceLimits
@@ -19,21 +20,36 @@ from stream_apps.learn.peer_names import PeerNames
 from stream_apps.learn.peers import PeerLimits
 from stream_apps.learn.shard import ShardLimits
 from stream_apps.learn.shelf import Settings
-from stream_apps.respond.limits import Disarmer, Limits, Rate
+from stream_apps.respond.desired import DesiredStates
+from stream_apps.respond.desk import ResponseDesk
+from stream_apps.respond.disarmer import DisarmerLimits
+from stream_apps.respond.limits import Allowance, Limits, Rate
 from stream_apps.respond.never_cut import NeverCut
-from stream_apps.respond.responder import Blocking, Policy, Responder
+from stream_apps.respond.plans import Blocking, Planner
+from stream_apps.respond.policy import Match, Policy, PolicyBook
+from stream_apps.respond.replicas import Replicas
+from stream_apps.respond.responder import Pauses, Responder, Situation
+from stream_apps.respond.times import Times
+from stream_apps.respond.waiting import WaitingRoom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from stream_apps.config import StreamConfig
     from stream_apps.config_learn import Learn
-    from stream_apps.config_sections import BlockingItem, Correlate, NeverCutItem, Respond, RuleResponse
-    from stream_apps.correlate.pods import PodTable
+    from stream_apps.config_sections import Correlate
     from stream_apps.detect.rule import Destination
-    from stream_apps.respond.desired import DesiredStates
+    from stream_apps.response_sections import (
+        BlockingItem,
+        DisarmerItem,
+        Doing,
+        NeverCutItem,
+        PolicyItem,
+        Respond,
+    )
 
 NS_PER_S: Final = 1_000_000_000
+_PROTOCOLS: Final = {"tcp": 6, "udp": 17}
 
 
 def build_programs(config: Correlate) -> Programs:
@@ -72,19 +88,24 @@ def build_silence(config: StreamConfig, pods: PodTable) -> SensorSilence | None:
     return SensorSilence(limits, item.severity, pods.on_node)
 
 
-def build_responder(config: StreamConfig, states: DesiredStates) -> tuple[Responder, Limits]:
-    """Who decides, and the limits it decides by."""
+def build_response(config: StreamConfig, pods: PodTable) -> ResponseDesk:
+    """Who decides, by what limits, with nothing in force yet."""
+    states = DesiredStates(allowed=allowed_flows(config.respond))
+    responder, situation = build_responder(config, states, pods)
+    return ResponseDesk(responder, situation, Times(), pods)
+
+
+def build_responder(
+    config: StreamConfig, states: DesiredStates, pods: PodTable | None = None
+) -> tuple[Responder, Situation]:
+    """Who decides, and what is looked at for it."""
     respond = config.respond
-    items = dict(zip(RULE_IDS, (respond.rce_egress, respond.reverse_shell), strict=False))
-    limits = Limits(Rate(respond.node_per_minute, respond.node_burst))
-    for rule, item in items.items():
-        disarmer = Disarmer(item.max_workloads_per_minute, item.max_trees_per_minute)
-        limits.add_rule(rule, Rate(item.per_minute, item.burst), disarmer)
-    policies = {rule: _policy(respond, item) for rule, item in items.items()}
-    responder = Responder(
-        policies, _never_cut(respond.never_cut), limits, states, _blocking(respond.blocking)
-    )
-    return responder, limits
+    limits = Limits(Rate(respond.node_per_minute, respond.node_burst), _disarmer(respond.fleet))
+    pods = pods if pods is not None else PodTable()
+    situation = Situation(states, limits, WaitingRoom(), Replicas(pods, states))
+    planner = Planner(_never_cut(respond.never_cut), _blocking(respond.blocking))
+    pauses = Pauses(respond.kill_after_s * NS_PER_S, respond.approval_for_s * NS_PER_S)
+    return Responder(build_policies(respond), planner, situation, pauses), situation
 
 
 def build_learner(config: StreamConfig, names: NameTable) -> Learner | None:
@@ -143,11 +164,55 @@ def build_thresholds(learn: Learn) -> Thresholds:
     )
 
 
-def _policy(respond: Respond, item: RuleResponse) -> Policy:
+def build_policies(respond: Respond) -> PolicyBook:
+    """The policies in their order, then those of single rules."""
+    own = [
+        _policy(respond, each.name, each, _match(each), _disarmer(each.disarmer)) for each in respond.policies
+    ]
+    by_rule = dict(zip(RULE_IDS, (respond.rce_egress, respond.reverse_shell), strict=False))
+    for rule, item in by_rule.items():
+        disarmer = DisarmerLimits(item.max_workloads_per_minute, item.max_trees_per_minute)
+        own.append(_policy(respond, rule, item, Match(rules=(rule,)), disarmer))
+    return PolicyBook(own)
+
+
+def allowed_flows(respond: Respond) -> list[dict[str, Any]]:
+    """What passes the quarantine of a workload, as ``AllowedFlow`` records."""
+    return [
+        {
+            "network": str(ip_network(each.network, strict=False)),
+            "port": each.port,
+            "protocol": _PROTOCOLS[each.protocol],
+            "incoming": each.direction == "in",
+        }
+        for each in respond.quarantine_pod.allow
+    ]
+
+
+def _policy(respond: Respond, name: str, item: Doing, match: Match, disarmer: DisarmerLimits) -> Policy:
     return Policy(
+        name=name,
+        match=match,
         actions=tuple((each.action, each.ttl_s * NS_PER_S) for each in item.actions),
         min_severity=item.min_severity,
         dry_run=respond.dry_run or item.dry_run,
+        approval=frozenset(item.approval),
+        min_healthy_replicas=item.min_healthy_replicas,
+        allowance=Allowance(name, Rate(item.per_minute, item.burst), disarmer),
+    )
+
+
+def _match(item: PolicyItem) -> Match:
+    return Match(item.rules, item.severities, item.namespaces, item.workloads, tuple(item.labels.items()))
+
+
+def _disarmer(item: DisarmerItem) -> DisarmerLimits:
+    return DisarmerLimits(
+        max_workloads=item.max_workloads,
+        max_trees=item.max_trees,
+        max_executables=item.max_executables,
+        window_ns=item.window_s * NS_PER_S,
+        new_for_ns=item.new_for_s * NS_PER_S,
     )
 
 

@@ -20,8 +20,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from stream_apps.config_basis import RuleItem, Section
 from stream_apps.config_learn import Learn
-from stream_apps.config_sections import Correlate, Detect, Kafka, Respond, Service, Signing
+from stream_apps.config_sections import Correlate, Detect, Kafka, Service, Signing
 from stream_apps.errors import ConfigError
+from stream_apps.response_sections import Respond
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,9 +75,10 @@ class StreamConfig(Section):
         for name, response in (
             ("nsp.rce-egress", self.respond.rce_egress),
             ("nsp.reverse-shell", self.respond.reverse_shell),
+            *((f"policy {each.name}", each) for each in self.respond.policies),
         ):
             for each in response.actions:
-                if each.action != "alert" and each.ttl_s < self.detect.repeat_after_s:
+                if each.action not in {"alert", "none"} and each.ttl_s < self.detect.repeat_after_s:
                     raise ValueError(
                         f"{each.action} of {name} ends after {each.ttl_s} s, and for detect.repeat_after_s "
                         f"({self.detect.repeat_after_s} s) nothing is cut again: make that the shorter one"

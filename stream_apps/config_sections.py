@@ -8,19 +8,14 @@ the published JSON Schema, and editors show them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from stream_apps.config_basis import Address, Network, RuleItem, Section, Text, Texts
 from stream_apps.config_sigma import SigmaItem
 from stream_apps.correlate import programs
-from stream_apps.detect.rule import Severity
 from stream_apps.detector_sections import StatefulDetect
-from stream_apps.respond.threat import ActionName
-
-# Beyond these a limit is no limit any more.
-_LONGEST_TTL_S: Final = 30 * 24 * 3600
 
 
 class Kafka(Section):
@@ -127,87 +122,3 @@ class Detect(StatefulDetect):
     """Rules in Sigma's format."""
     repeat_after_s: Annotated[int, Field(ge=1, le=86_400)] = 600
     """One alert for a process tree and rule; still going on after this, the next."""
-
-
-class ActionItem(Section):
-    """One response."""
-
-    action: ActionName
-    """alert: nothing more. quarantine-process: the process tree below the service is off the network, the
-    service lives on. block-destination: the workload cannot reach the address."""
-    ttl_s: Annotated[int, Field(ge=1, le=_LONGEST_TTL_S)] = 3600
-    """How long it lasts from the evidence on. Evidence older than this is recorded, not acted on."""
-
-
-class RuleResponse(Section):
-    """What one rule may do."""
-
-    actions: tuple[ActionItem, ...] = (ActionItem(action="quarantine-process"),)
-    """What to do; the first is the one an alert names. Several may be given."""
-    min_severity: Severity = "HIGH"
-    """Below it, only an alert."""
-    dry_run: bool = False
-    """Only say what this rule would do."""
-    per_minute: Annotated[int, Field(ge=1, le=100_000)] = 600
-    """Responses a minute."""
-    burst: Annotated[int, Field(ge=1, le=100_000)] = 200
-    """Responses at once."""
-    max_workloads_per_minute: Annotated[int, Field(ge=1, le=10_000)] = 20
-    """More distinct workloads within a minute disarm the rule until a minute without an attempt."""
-    max_trees_per_minute: Annotated[int, Field(ge=1, le=10_000)] = 300
-    """More distinct process trees within a minute disarm the rule likewise."""
-
-    @model_validator(mode="after")
-    def _each_once(self) -> RuleResponse:
-        names = [each.action for each in self.actions]
-        if len(set(names)) != len(names):
-            raise ValueError("each action may be given once")
-        return self
-
-
-class NeverCutItem(Section):
-    """What is never cut, whatever a rule says."""
-
-    executables: Texts = (
-        "*/sshd", "*/sshd-session", "*/kubelet", "*/containerd", "*/containerd-shim*", "*/dockerd", "*/crio",
-        "*/conmon", "*/runc", "*/crun", "*/systemd", "*/systemd-*", "*/dbus-daemon", "*/init", "*/k3s",
-    )  # fmt: skip
-    """Patterns of executable paths, as the kernel walked them."""
-    argv_prefixes: tuple[Texts, ...] = (("nsp", "sensor"),)
-    """First arguments, for programs in an interpreter."""
-    workloads: Texts = ("host/*/nsp-sensor.service",)
-    """Patterns of workload ids: the sensor's own, beside yours."""
-    namespaces: Texts = ("kube-system",)
-    """Patterns of namespaces."""
-    labels: dict[Text, Text] = Field(default_factory=lambda: {"app.kubernetes.io/name": "nsp-sensor"})
-    """Pods with one of these labels; * is any value."""
-
-
-class BlockingItem(Section):
-    """How block-destination blocks."""
-
-    whole_address: bool = True
-    """All ports of an address, not only the one that was used."""
-    never: tuple[Network, ...] = ("127.0.0.0/8", "::1/128")
-    """Networks that are never blocked; put your resolvers and service networks here."""
-    never_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (53,)
-    """Destinations reached on these ports are never blocked: a resolver serves the whole workload."""
-
-
-class Respond(Section):
-    """What is done about it."""
-
-    dry_run: bool = True
-    """Only say what would be done, for all rules. The default: nobody is cut before somebody says so."""
-    rce_egress: RuleResponse = Field(default=RuleResponse(), alias="nsp.rce-egress")
-    """Response to nsp.rce-egress."""
-    reverse_shell: RuleResponse = Field(default=RuleResponse(), alias="nsp.reverse-shell")
-    """Response to nsp.reverse-shell."""
-    never_cut: NeverCutItem = NeverCutItem()
-    """What is never cut."""
-    blocking: BlockingItem = BlockingItem()
-    """How block-destination blocks."""
-    node_per_minute: Annotated[int, Field(ge=1, le=100_000)] = 240
-    """Responses a minute and node."""
-    node_burst: Annotated[int, Field(ge=1, le=100_000)] = 120
-    """Responses at once and node."""

@@ -32,8 +32,7 @@ from stream_apps.detect.suppression import Suppression
 from stream_apps.errors import BatchError
 from stream_apps.learn.baseline import LearnedBaseline
 from stream_apps.profiles.desk import ProfileDesk
-from stream_apps.respond.desired import DesiredStates
-from stream_apps.respond.times import Times, TimeToBlock
+from stream_apps.respond.waiting import Waiting
 from stream_apps.sigma.build import build_book, build_detector
 from stream_apps.threats import threat_of, threat_of_quiet
 
@@ -47,6 +46,8 @@ if TYPE_CHECKING:
     from stream_apps.detect.rule import Detector, Suspect
     from stream_apps.detect.sensor_silence import Quiet
     from stream_apps.errors import Stage
+    from stream_apps.respond.threat import Response, Threat
+    from stream_apps.respond.times import TimeToBlock
     from stream_apps.sigma.book import RuleBook
 
 DNS_ANSWER: Final = "nsp.DnsAnswer"
@@ -78,6 +79,8 @@ class Outcome:
     Attributes:
         alerts: ``Alert`` records.
         enforcements: ``Enforcement`` records, not signed yet.
+        waiting: ``PendingResponse`` records, not signed yet.
+        audits: ``Alert`` records that say what became of responses.
         events: Events processed.
         duplicates: Events seen before, dropped.
         errors: What could not be used.
@@ -85,6 +88,8 @@ class Outcome:
 
     alerts: list[dict[str, Any]] = field(default_factory=list)
     enforcements: list[dict[str, Any]] = field(default_factory=list)
+    waiting: list[dict[str, Any]] = field(default_factory=list)
+    audits: list[dict[str, Any]] = field(default_factory=list)
     events: int = 0
     duplicates: int = 0
     errors: list[EventError] = field(default_factory=list)
@@ -123,9 +128,8 @@ class Pipeline:
         self._sigma = build_detector(config.detect.sigma, self.rules)
         self._silence = assembly.build_silence(config, self._pods)
         self._suppression = Suppression(config.detect.repeat_after_s * assembly.NS_PER_S)
-        self._states = DesiredStates()
-        self._responder, self._limits = assembly.build_responder(config, self._states)
-        self._times = Times()
+        self._response = assembly.build_response(config, self._pods)
+        self._replaying = False
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def process(self, batch: dict[str, Any], now_ns: int, *, replaying: bool = False) -> Outcome:
@@ -150,6 +154,7 @@ class Pipeline:
         self._desk.node(view.node)
         for place, reason in view.problems:
             self._report(outcome, EventError("correlate", place, reason))
+        self._replaying = replaying
         scene = Scene(view, descents(view, self._lineage_rules), self._names, self._pods)
         findings = self._detect(scene, admission.events, outcome)
         decided_ns = batch["clock"]["wall_ns"] if replaying else now_ns
@@ -159,30 +164,38 @@ class Pipeline:
         self._learn(scene, batch, admission, outcome)
         self._count(outcome, admission.gap_bytes)
         if replaying:
-            outcome.alerts, outcome.enforcements = [], []
+            outcome.alerts, outcome.enforcements, outcome.waiting, outcome.audits = [], [], [], []
         return outcome
 
     def tick(self, now_ns: int) -> Outcome:
-        """Let time pass: who sends no more is told, and destinations that are over are released."""
-        outcome = Outcome(enforcements=list(self._states.expire(now_ns)))
+        """Let time pass: who sends no more is told; responses that are over, and those that have waited."""
+        produced = self._response.tick(now_ns)
+        outcome = Outcome(
+            enforcements=produced.enforcements, waiting=produced.waiting, audits=produced.events
+        )
         if self._silence is not None:
             self._tell_quiet(self._silence.tick(now_ns), now_ns, outcome)
-        self._counts["respond", "destinations_expired"] += len(outcome.enforcements)
+        self._counts["respond", "enforcements_by_the_clock"] += len(outcome.enforcements)
         return outcome
 
     def takes(self, is_ours: Callable[[str], bool]) -> None:
         """Which nodes' batches come here from now on."""
         if self._silence is not None:
             self._silence.takes(is_ours)
+        self._response.takes(is_ours)
 
     def on_status(self, status: Mapping[str, Any]) -> TimeToBlock | None:
         """Take an ``EnforcementStatus``; the times of the enforcement it is about, if it was issued here."""
         self._counts["respond", f"status_{status['outcome'].lower()}"] += 1
-        return self._times.on_status(status)
+        return self._response.on_status(status)
 
     def on_enforcement(self, enforcement: Mapping[str, Any]) -> None:
         """Take an ``Enforcement`` read from its topic: our own after a restart, or a person's order."""
-        self._states.read_back(enforcement)
+        self._response.on_enforcement(enforcement)
+
+    def on_waiting(self, record: Mapping[str, Any]) -> None:
+        """Take a ``PendingResponse`` read from its topic: our own after a restart, or a person's decision."""
+        self._response.on_waiting(Waiting.of(record))
 
     def metrics(self) -> Mapping[tuple[str, str], int]:
         """Counters by stage and reason, and sizes of tables (``*_now``)."""
@@ -194,6 +207,7 @@ class Pipeline:
             **self._sigma.metrics(),
             **(self._silence.metrics() if self._silence else {}),
             **(self.learner.metrics() if self.learner else {}),
+            **self._response.metrics(),
             ("correlate", "events_unaccounted"): totals.unaccounted,
             ("correlate", "events_lost"): totals.lost,
             ("correlate", "names_workload_evicted"): self._names.evicted_workloads,
@@ -203,11 +217,6 @@ class Pipeline:
             ("correlate", "pods_now"): len(self._pods),
             ("detect", "suppressed"): self._suppression.suppressed,
             ("detect", "suppression_evicted"): self._suppression.evicted,
-            ("respond", "subjects_evicted"): self._states.evicted,
-            ("respond", "subjects_now"): len(self._states),
-            ("respond", "destinations_dropped"): self._states.destinations_dropped,
-            ("respond", "rules_disarmed_now"): len(self._limits.disarmed_rules()),
-            ("respond", "times_evicted"): self._times.evicted,
         }
 
     def _watched(self, scene: Scene, outcome: Outcome) -> _Watched:
@@ -300,31 +309,34 @@ class Pipeline:
         alert_id = told.alert_id if told else finding.alert_id(node, boot_id)
         threat = threat_of(scene, finding, alert_id)
         if told:
-            further = self._responder.block_further(threat, now_ns)
+            further = self._response.block_further(threat, now_ns)
             if further:
-                self._issue(further.enforcements, view, outcome)
+                self._issue(further, threat, view, now_ns, outcome)
             return
         finding.summed = self._suppression.summed(node, boot_id, finding)
-        response = self._responder.respond(threat, now_ns)
+        response = self._response.respond(threat, now_ns)
         workload = self._pods.describe(threat.workload)
         alert = build_alert(finding, scene, workload, response.record, now_ns)
         outcome.alerts.append(alert)
-        self._issue(response.enforcements, view, outcome)
+        self._issue(response, threat, view, now_ns, outcome)
         if not finding.single:
             self._suppression.tell(node, boot_id, finding, alert, response.retry)
         self._counts["respond", response.record["decision"].replace("-", "_")] += 1
 
     def _tell_quiet(self, found: Iterable[Quiet], now_ns: int, outcome: Outcome) -> None:
         for each in found:
-            threat = threat_of_quiet(each)
-            response = self._responder.respond(threat, now_ns)
+            response = self._response.respond(threat_of_quiet(each), now_ns)
             alert = each.alert(self._pods.describe(each.workload), response.record, now_ns)
             outcome.alerts.append(alert)
 
-    def _issue(self, enforcements: tuple[dict[str, Any], ...], view: BatchView, outcome: Outcome) -> None:
-        for each in enforcements:
-            outcome.enforcements.append(each)
-            self._times.issued(each, view.wall_offset_ns)
+    def _issue(
+        self, response: Response, threat: Threat, view: BatchView, now_ns: int, outcome: Outcome
+    ) -> None:
+        clock = view.boot_id, view.wall_offset_ns
+        produced = self._response.issued(response, threat, clock, now_ns, replaying=self._replaying)
+        outcome.enforcements += produced.enforcements
+        outcome.waiting += produced.waiting
+        outcome.audits += produced.events
 
     def _learn(self, scene: Scene, batch: dict[str, Any], admission: Admission, outcome: Outcome) -> None:
         """After the detectors, whose baseline is what was known before this batch."""

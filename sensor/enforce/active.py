@@ -34,7 +34,8 @@ class Active:
         failure: Why it is not in the kernel, as last reported.
         retry_at_ns: When to try again, CLOCK_BOOTTIME; 0: nothing failed.
         retry_after_ns: The pause after the next failure.
-        rescan: Descendants may have been missed.
+        rescan: Descendants may have been missed, or are to be ended yet.
+        kill_rounds: How often those who are left were ended again.
     """
 
     order: Order
@@ -47,6 +48,7 @@ class Active:
     retry_at_ns: int = 0
     retry_after_ns: int = FIRST_RETRY_NS
     rescan: bool = False
+    kill_rounds: int = 0
 
     def succeeded(self, now_ns: int, cut: Cut) -> None:
         """Note that it is in the kernel."""

@@ -8,6 +8,7 @@ after that nothing raises: what goes wrong is counted, and a defect in one messa
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -19,10 +20,13 @@ from sensor.enforce.apply import Applier
 from sensor.enforce.clock import Clock, SystemClock
 from sensor.enforce.consumer import IDLE_POLL_SECONDS, MORE_POLL_SECONDS, POLL_SECONDS, Reader
 from sensor.enforce.controller import Controller
+from sensor.enforce.kill import Killer, Protection
 from sensor.enforce.profiles import ProfileOrders
+from sensor.enforce.signals import SystemSignals
 from sensor.enforce.status import Reporter
 from sensor.enforce.status_producer import StatusProducer
 from sensor.enforce.verify import Verifier
+from sensor.policy.safety import parse_break_glass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,6 +65,18 @@ class Settings(Protocol):
     def enforcement_public_keys(self) -> Sequence[Path]:
         """PEM files of the keys that may sign orders."""
 
+    @property
+    def protected_executables(self) -> tuple[str, ...]:
+        """Patterns of executables of the host that no order ends."""
+
+    @property
+    def break_glass(self) -> tuple[str, ...]:
+        """Break-glass entries; what serves them is not ended either."""
+
+
+def _services(break_glass: Sequence[str]) -> tuple[str, ...]:
+    return tuple(each.service for each in parse_break_glass(break_glass) if each.service)
+
 
 class EnforcementAgent:
     """Enforcement on this node.
@@ -89,7 +105,9 @@ class EnforcementAgent:
         self._node = settings.node
         self._kafka: dict[str, Any] = {"bootstrap.servers": settings.brokers, **settings.kafka_options}
         self._keys = VerifyingKeys.from_files(settings.enforcement_public_keys)
-        self._applier = Applier(kernel.state, workloads)
+        protection = Protection(settings.protected_executables, _services(settings.break_glass))
+        killer = Killer(kernel.state, SystemSignals(), protection, os.getpid())
+        self._applier = Applier(kernel.state, workloads, killer)
         self._notices = notices
         self._profiles = profiles
         self._clock: Clock = clock or SystemClock()

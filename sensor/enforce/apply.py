@@ -9,7 +9,7 @@ was not ordered, and each call may be repeated.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from schemas.subject import ProcessSubject, Subject, WorkloadSubject
@@ -22,6 +22,7 @@ from sensor.kernel.state import EnforcementValue, ProcessKey
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
+    from sensor.enforce.kill import Killer
     from sensor.enforce.order import Order
     from sensor.enforce.ports import Maps, Workloads
 
@@ -44,8 +45,9 @@ class Refusals:
 class Applier:
     """The one writer of the maps that enforce."""
 
-    def __init__(self, maps: Maps, workloads: Workloads) -> None:
+    def __init__(self, maps: Maps, workloads: Workloads, killer: Killer | None = None) -> None:
         self._maps = maps
+        self._killer = killer
         self._workloads = workloads
         self._processes = ProcessCuts(maps)
         self._workload_cuts = WorkloadCuts(maps)
@@ -72,8 +74,31 @@ class Applier:
         """
         with _kernel_failures():
             if isinstance(order.subject, ProcessSubject):
-                return self._processes.cut(_key(order.subject), order.generation, expires_ns)
+                return self._apply_process(order.subject, order, expires_ns)
             return self._apply_workload(order.subject, order, expires_ns)
+
+    def _apply_process(self, subject: ProcessSubject, order: Order, expires_ns: int) -> Cut:
+        root = _key(subject)
+        try:
+            cut = self._processes.cut(root, order.generation, expires_ns)
+        except NotAppliedError as error:
+            if not order.killed or error.retry:
+                raise
+            return Cut(0, 0, kill_refused="gone: no process of the tree is alive")
+        return self._kill(root, cut) if order.killed else cut
+
+    def forbids_kill(self, subject: Subject) -> str:
+        """Why a process must not be ended, by what it is; empty when nothing speaks against it."""
+        if self._killer is None:
+            return "this sensor ends no processes"
+        return self._killer.forbids(_key(subject)) if isinstance(subject, ProcessSubject) else ""
+
+    def _kill(self, root: ProcessKey, cut: Cut) -> Cut:
+        """One round; the tree is off the network already."""
+        if self._killer is None:
+            return cut
+        killed = self._killer.kill(root, self._processes.alive(root))
+        return replace(cut, killed=killed.ended, kill_refused=killed.refused)
 
     def _apply_workload(self, subject: WorkloadSubject, order: Order, expires_ns: int) -> Cut:
         cgroups = frozenset(self._workloads.cgroups_of(subject.workload_id))
@@ -86,13 +111,16 @@ class Applier:
             EnforcementValue(generation=order.generation, expires_ns=expires_ns),
             quarantined=order.quarantined,
             destinations=order.destinations,
+            allowed=order.allowed,
         )
         return Cut(processes=0, sockets=0)
 
-    def rescan(self, subject: ProcessSubject) -> Cut:
-        """Mark descendants of a cut process that its cut missed."""
+    def rescan(self, subject: ProcessSubject, *, kill: bool = False) -> Cut:
+        """Mark descendants of a cut process that its cut missed; with ``kill`` end whoever is left."""
+        root = _key(subject)
         with _kernel_failures():
-            return self._processes.rescan(_key(subject))
+            cut = self._processes.rescan(root)
+            return self._kill(root, cut) if kill and cut.processes else cut
 
     def restamp(self) -> int:
         """Stamp the sockets that came into quarantined hands since the cut; how many."""
@@ -110,6 +138,8 @@ class Applier:
         with _kernel_failures():
             if isinstance(subject, ProcessSubject):
                 self._processes.free(_key(subject))
+                if self._killer is not None:
+                    self._killer.forget(_key(subject))
                 return
             now = frozenset(self._workloads.cgroups_of(subject.workload_id))
             self._free_cgroups(now | self._cgroups.get(subject, frozenset()))
@@ -187,6 +217,10 @@ class Applier:
             self._maps.drop_workload_quarantine(cgroup)
         for key in blocks:
             self._maps.unblock_destination(key)
+        quarantined = {cgroup for cgroup, _ in self._maps.workload_quarantines()} - set(quarantines)
+        for flow in list(self._maps.allowed_flows()):
+            if flow.workload_cgroup_id not in quarantined:
+                self._maps.drop_allowed_flow(flow)
         touched = {*quarantines, *(key.workload_cgroup_id for key in blocks)}
         for cgroup in touched - self._values_by_cgroup().keys():
             self._maps.set_workload_flags(cgroup, 0)

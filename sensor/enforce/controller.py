@@ -13,6 +13,7 @@ Failure: an order that cannot be carried out is tried again, less and less often
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from schemas.subject import ProcessSubject, Subject
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sensor.enforce.apply import Applier
     from sensor.enforce.clock import Clock
     from sensor.enforce.ports import Notices, Reports
+    from sensor.enforce.process_cut import Cut
     from sensor.enforce.profiles import ProfileOrders
     from sensor.enforce.status import Outcome, Reporter
     from sensor.enforce.verify import AnyOrder, Verifier
@@ -39,6 +41,10 @@ SWEEP_NS: Final = 10_000_000_000
 # A socket can come into quarantined hands after the cut: accepted from a listener that was inherited, or sent
 # by somebody who keeps no copy. No hook sees that, so it is looked for: 0.15 ms for a hundred processes.
 RESTAMP_NS: Final = 1_000_000_000
+
+# Rounds of ending whoever is left of a tree, one a tick: five seconds. Who forks faster than that is off the
+# network all the same, and a person hears of it.
+MAX_KILL_ROUNDS: Final = 50
 
 # Neither the operator's nor the sensor's fault, and repeated by each reading of the history.
 _QUIET: Final = frozenset({"other-boot"})
@@ -178,6 +184,10 @@ class Controller:
         elif order.lifts:
             self._end(active or Active(order, 0), order, "lifted")
         else:
+            forbidden = self._applier.forbids_kill(order.subject) if order.killed else ""
+            if forbidden:  # what was in force before stays
+                self._refuse(Refused("protected", forbidden, str(order.subject), order.generation))
+                return
             expires_boot_ns = self._clock.boot_ns() + order.expires_at_ns - now_ns
             self._active[order.subject] = Active(order, expires_boot_ns)
             self._try(self._active[order.subject])
@@ -200,7 +210,8 @@ class Controller:
             return
         active.succeeded(self._clock.boot_ns(), cut)
         # A fork that raced with the last scan has finished by the next tick.
-        active.rescan = isinstance(active.order.subject, ProcessSubject)
+        active.rescan = isinstance(active.order.subject, ProcessSubject) and bool(cut.processes)
+        self.count("killed", cut.killed)
         self.count("applied")
         self._report(active, "APPLIED")
 
@@ -256,14 +267,32 @@ class Controller:
             self._rescan(active, subject)
 
     def _rescan(self, active: Active, subject: ProcessSubject) -> None:
+        killing = active.order.killed and not active.cut.kill_refused
         try:
-            cut = self._applier.rescan(subject)
+            cut = self._applier.rescan(subject, kill=killing)
         except NotAppliedError as error:
             self._not_applied(active, error)
             return
         active.rescan = not cut.settled
         if not cut.settled:
             self.count("late_descendants")
+        if killing:
+            self._killed_again(active, cut)
+
+    def _killed_again(self, active: Active, cut: Cut) -> None:
+        """Whoever was born while others were ended is ended in a later round; told when it changes."""
+        killed = max(active.cut.killed, cut.killed)
+        refused = cut.kill_refused
+        if cut.processes and not refused:
+            active.kill_rounds += 1
+            active.rescan = active.kill_rounds < MAX_KILL_ROUNDS
+            if not active.rescan:
+                refused = f"incomplete: {cut.processes} processes are left after {MAX_KILL_ROUNDS} rounds"
+        if (killed, refused) == (active.cut.killed, active.cut.kill_refused):
+            return
+        self.count("killed", killed - active.cut.killed)
+        active.cut = replace(active.cut, killed=killed, kill_refused=refused)
+        self._report(active, "APPLIED")
 
     def _restamp(self, now_ns: int) -> None:
         self._restamp_at_ns = now_ns + RESTAMP_NS

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from sensor.kernel.state import DestinationKey, EnforcementValue, ProcessKey, ProcessValue
+    from sensor.kernel.state import AllowedKey, DestinationKey, EnforcementValue, ProcessKey, ProcessValue
 
 
 class Maps(Protocol):
@@ -61,6 +61,15 @@ class Maps(Protocol):
 
     def blocked_destinations(self) -> Iterable[tuple[DestinationKey, EnforcementValue]]:
         """Every blocked destination with its counters."""
+
+    def allow_flow(self, key: AllowedKey, generation: int) -> None:
+        """Let a flow pass a workload's quarantine of this generation (once its flags say so)."""
+
+    def drop_allowed_flow(self, key: AllowedKey) -> bool:
+        """End that; False when it was not there."""
+
+    def allowed_flows(self) -> Iterable[AllowedKey]:
+        """Every flow that passes a quarantine."""
 
     def set_workload_flags(self, cgroup_id: int, flags: int) -> None:
         """Say which of the above the kernel must look into; 0 is none."""

@@ -91,11 +91,15 @@ class Cut:
         processes: Live processes of the tree.
         sockets: Sockets already open that were stamped.
         settled: The last scan found nobody new.
+        killed: Processes ended, over all rounds.
+        kill_refused: Why not all of them; empty: nothing speaks against it.
     """
 
     processes: int
     sockets: int
     settled: bool = True
+    killed: int = 0
+    kill_refused: str = ""
 
 
 class ProcessCuts:
@@ -145,6 +149,18 @@ class ProcessCuts:
         tree = self._trees[root]
         newly = self._scan(root, tree)
         return Cut(tree.live, self._maps.mark_sockets() if newly else 0, settled=not newly)
+
+    def alive(self, root: ProcessKey) -> list[ProcessKey]:
+        """The live processes of a tree."""
+        tree = self._trees.get(root)
+        if tree is None:
+            return []
+        return [
+            key
+            for tgid, process in self._maps.processes()
+            if tree.may_hold(tgid, process)
+            and tree.holds(key := ProcessKey(tgid=tgid, start_ns=process.start_ns), process)
+        ]
 
     def free(self, root: ProcessKey) -> None:
         """End a quarantine, whether or not this sensor began it."""

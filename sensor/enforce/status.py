@@ -71,6 +71,8 @@ class Reporter:
             refused_calls=counted.calls,
             refused_packets=counted.packets,
             reported_at_ns=now_ns,
+            killed=reached.killed,
+            kill_refused=reached.kill_refused,
         )
 
     def refused(self, refusal: Refused, now_ns: int) -> dict[str, Any]:
@@ -90,6 +92,8 @@ class Reporter:
             refused_calls=0,
             refused_packets=0,
             reported_at_ns=now_ns,
+            killed=0,
+            kill_refused="",
         )
 
     def _record(self, **fields: Any) -> dict[str, Any]:

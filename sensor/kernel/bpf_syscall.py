@@ -41,6 +41,7 @@ class _Command(IntEnum):
     MAP_LOOKUP_ELEM = 1
     MAP_UPDATE_ELEM = 2
     MAP_DELETE_ELEM = 3
+    MAP_GET_NEXT_KEY = 4
     PROG_LOAD = 5
     OBJ_PIN = 6
     OBJ_GET = 7
@@ -306,6 +307,27 @@ def map_items(fd: int, info: MapInfo) -> Iterator[tuple[bytes, bytes]]:
                 all_keys[at * info.key_bytes : (at + 1) * info.key_bytes],
                 all_values[at * info.value_bytes : (at + 1) * info.value_bytes],
             )
+
+
+def map_keys(fd: int, info: MapInfo) -> list[bytes]:
+    """All keys of a trie, one by one: batches are for hash maps.
+
+    A key that is deleted meanwhile begins the walk anew, so a key may come twice; it ends in any case.
+    """
+    found: list[bytes] = []
+    following = ctypes.create_string_buffer(info.key_bytes)
+    at = 0
+    while len(found) <= info.max_entries:
+        attr = _attr("<IIQQ", fd, 0, at, _address(following))
+        result = _try(_Command.MAP_GET_NEXT_KEY, attr)
+        if result == -errno.ENOENT:
+            break
+        if result < 0:
+            raise BpfCallError(_Command.MAP_GET_NEXT_KEY.name, "", -result)
+        current = ctypes.create_string_buffer(following.raw, info.key_bytes)
+        found.append(current.raw)
+        at = _address(current)
+    return found
 
 
 def map_get_fd_by_id(map_id: int) -> int:

@@ -16,6 +16,7 @@ from sensor.kernel.policy_state import WORKLOAD
 from sensor.kernel.state import (
     U32,
     U64,
+    AllowedKey,
     DestinationKey,
     EnforcementValue,
     ProcessKey,
@@ -138,6 +139,20 @@ class EnforcementMaps:
         """All blocks."""
         for key, value in self._items("blocked_destinations"):
             yield DestinationKey.unpack(key), EnforcementValue.unpack(value)
+
+    def allow_flow(self, key: AllowedKey, generation: int) -> None:
+        """Let a flow pass quarantines of its workload up to this generation (once the flags say so)."""
+        self._write("quarantine_allowed", key.pack(), U64.pack(generation))
+
+    def drop_allowed_flow(self, key: AllowedKey) -> bool:
+        """End that; False when it was not there."""
+        return bpf.map_delete(self._maps["quarantine_allowed"], key.pack())
+
+    def allowed_flows(self) -> Iterator[AllowedKey]:
+        """All of them."""
+        fd = self._maps["quarantine_allowed"]
+        for key in bpf.map_keys(fd, bpf.map_info(fd)):
+            yield AllowedKey.unpack(key)
 
     def set_workload(self, cgroup_id: int, workload_cgroup_id: int, policy_slot: int | None = None) -> None:
         """Say which workload a cgroup belongs to, and its slot; cgroups made below it later inherit both.

@@ -20,6 +20,9 @@ ADDRESS_BYTES: Final = 16
 # NSP_WORKLOAD_*: values of workload_flags.
 WORKLOAD_HAS_BLOCKS: Final = 1
 WORKLOAD_HAS_QUARANTINE: Final = 2
+WORKLOAD_HAS_ALLOWED: Final = 4
+# NSP_ALLOWED_FLOW_BITS: what is compared before the address.
+_ALLOWED_FLOW_BITS: Final = 96
 
 # enum nsp_counter, in order.
 COUNTERS: Final = (
@@ -164,6 +167,39 @@ class DestinationKey:
     def unpack(cls, data: bytes) -> DestinationKey:
         """Of the key's bytes."""
         return cls(*cls.layout.unpack(data))
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedKey:
+    """``struct nsp_allowed_flow``: what passes a workload's quarantine; prefix_bits of the address count.
+
+    The port is the remote one going out (direction 0), the local one coming in (1).
+    """
+
+    workload_cgroup_id: int
+    protocol: int
+    direction: int
+    port: int
+    address: bytes
+    prefix_bits: int
+
+    layout: ClassVar = struct.Struct(f"<IBBHQ{ADDRESS_BYTES}s")
+
+    def pack(self) -> bytes:
+        """The key's bytes."""
+        bits = _ALLOWED_FLOW_BITS + self.prefix_bits
+        port, cgroup = _swapped(self.port), self.workload_cgroup_id
+        return self.layout.pack(bits, self.protocol, self.direction, port, cgroup, self.address)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> AllowedKey:
+        """Of the key's bytes."""
+        bits, protocol, direction, port, cgroup, address = cls.layout.unpack(data)
+        return cls(cgroup, protocol, direction, _swapped(port), address, bits - _ALLOWED_FLOW_BITS)
+
+
+def _swapped(port: int) -> int:
+    return port >> 8 | (port & 0xFF) << 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """What is known of one pod. ``owner`` is ``Kind/name``."""
+    """What is known of one pod. ``owner`` is ``Kind/name``; ``ready`` is None when nobody says."""
 
     uid: str
     namespace: str
@@ -40,6 +40,7 @@ class Pod:
     node: str
     ips: tuple[str, ...]
     containers: tuple[Container, ...]
+    ready: bool | None = None
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Pod:
@@ -57,6 +58,7 @@ class Pod:
             containers=tuple(
                 Container(each["id"], each["name"], each["image"]) for each in record["containers"]
             ),
+            ready=record.get("ready"),
         )
 
     def container(self, container_id: str | None) -> Container | None:
@@ -78,6 +80,7 @@ class PodTable:
         self._max_pods = max_pods
         self._by_uid: dict[str, Pod] = {}
         self._by_container: dict[str, Pod] = {}
+        self._by_owner: dict[tuple[str, str], dict[str, Pod]] = {}
         # Pods on the host's network share its address: only an address of one pod names it.
         self._by_ip: dict[str, dict[str, Pod]] = {}
 
@@ -92,6 +95,8 @@ class PodTable:
             return
         self.remove(pod.uid)
         self._by_uid[pod.uid] = pod
+        if pod.owner:
+            self._by_owner.setdefault((pod.namespace, pod.owner), {})[pod.uid] = pod
         for container in pod.containers:
             if container.id:
                 self._by_container[container.id] = pod
@@ -103,6 +108,11 @@ class PodTable:
         pod = self._by_uid.pop(uid, None)
         if pod is None:
             return
+        if pod.owner:
+            owned = self._by_owner.get((pod.namespace, pod.owner), {})
+            owned.pop(uid, None)
+            if not owned:
+                self._by_owner.pop((pod.namespace, pod.owner), None)
         for container in pod.containers:
             if self._by_container.get(container.id) is pod:
                 del self._by_container[container.id]
@@ -115,6 +125,12 @@ class PodTable:
     def by_uid(self, uid: str) -> Pod | None:
         """The pod of a uid."""
         return self._by_uid.get(uid)
+
+    def of_owner(self, pod: Pod) -> list[Pod]:
+        """The pods with the same owner, itself among them; none when nothing owns it."""
+        if not pod.owner:
+            return []
+        return list(self._by_owner.get((pod.namespace, pod.owner), {}).values())
 
     def at(self, address: str) -> Pod | None:
         """The one pod that has an address; None where several share it."""

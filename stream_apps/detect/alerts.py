@@ -56,6 +56,7 @@ def build_alert(
         "remote_port": destination.port if destination else None,
         "dns_name": finding.dns_name,
         "response": dict(response),
+        "audit": None,
     }
 
 

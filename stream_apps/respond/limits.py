@@ -1,24 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much may be cut, so that a wrong rule cannot take a cluster down.
+"""How much may be cut, so that a wrong rule cannot take a cluster down: rates here, disarmers beside.
 
-Two guards, both told the time: token buckets per rule and per node, and the *disarmer*. A rule that would
-cut more distinct process trees, or in more distinct workloads, within a minute than a person would believe,
-is disarmed, and stays so until a whole minute passed without it wanting to cut anything. It goes on alerting.
-
-The price is known: who can exploit faster than the limit disarms the rule. That is why the limits count
-trees in the hundreds, why a put-off response is decided again by the next evidence, and why the metric of
-refused responses deserves an alarm.
+A response passes its rule's disarmer, then the fleet's, then the buckets of its policy and of its node.
+What a rule's own disarmer holds back does not count against the fleet: a rule that has gone mad must not
+silence the others. All are told the time.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, Literal
+
+from stream_apps.respond.disarmer import Attempt, Change, Disarmer, DisarmerLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _NS_PER_MINUTE: Final = 60_000_000_000
 # Nodes with a bucket at once; one forgotten starts full, as a node that was quiet for a minute has it anyway.
 MAX_NODES: Final = 8192
+# Rules with a disarmer; SigmaHQ has 3,200 rules of any kind. Beyond it a rule does not respond.
+MAX_RULES: Final = 16_384
+FLEET: Final = "the fleet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,29 @@ class Rate:
 
     per_minute: int
     burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a policy grants the rules it is for.
+
+    Attributes:
+        policy: Its name; rules under it share its rate.
+        rate: Responses.
+        disarmer: Of each rule.
+    """
+
+    policy: str
+    rate: Rate
+    disarmer: DisarmerLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Why a response must not be now."""
+
+    kind: Literal["rate-limited", "disarmed", "dismantled"]
+    reason: str
 
 
 class TokenBucket:
@@ -59,96 +86,76 @@ class TokenBucket:
         self._tokens -= 1.0
 
 
-class _Recent:
-    """Distinct keys of the last minute; never more than one above the limit, which is all that matters."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._seen: OrderedDict[str, int] = OrderedDict()
-
-    def add(self, key: str, now_ns: int) -> int:
-        self.forget_old(now_ns)
-        self._seen[key] = now_ns
-        self._seen.move_to_end(key)
-        if len(self._seen) > self.limit + 1:
-            self._seen.popitem(last=False)
-        return len(self._seen)
-
-    def forget_old(self, now_ns: int) -> int:
-        while self._seen:
-            key, seen_ns = next(iter(self._seen.items()))
-            if now_ns - seen_ns < _NS_PER_MINUTE:
-                break
-            del self._seen[key]
-        return len(self._seen)
-
-
-class Disarmer:
-    """Disarms one rule.
-
-    Attributes:
-        disarmed: Whether it is now.
-    """
-
-    def __init__(self, max_workloads: int, max_trees: int) -> None:
-        self.disarmed = False
-        self._workloads = _Recent(max_workloads)
-        self._trees = _Recent(max_trees)
-
-    def objection(self, workload: str, tree: str, now_ns: int) -> str | None:
-        """Take an attempt to cut; why it must not be, or None."""
-        if self.disarmed and not self._trees.forget_old(now_ns):
-            self.disarmed = False
-        workloads = self._workloads.add(workload, now_ns)
-        trees = self._trees.add(tree, now_ns)
-        if workloads > self._workloads.limit or trees > self._trees.limit:
-            self.disarmed = True
-        if not self.disarmed:
-            return None
-        return (
-            f"disarmed: more than {self._workloads.limit} workloads or {self._trees.limit} process trees "
-            "within a minute; armed again after a minute without an attempt"
-        )
-
-
 class Limits:
     """All limits of a stream app.
 
     Args:
         per_node: Bucket of each node.
+        fleet: Over all rules; None: no such limit.
     """
 
-    def __init__(self, per_node: Rate) -> None:
+    def __init__(self, per_node: Rate, fleet: DisarmerLimits | None = None) -> None:
         self._per_node = per_node
         self._nodes: OrderedDict[str, TokenBucket] = OrderedDict()
-        self._rules: dict[str, TokenBucket] = {}
-        self._disarmers: dict[str, Disarmer] = {}
+        self._policies: dict[str, TokenBucket] = {}
+        self._disarmers: dict[tuple[str, DisarmerLimits], Disarmer] = {}
+        self._fleet = Disarmer(fleet, FLEET) if fleet else None
 
     def disarmed_rules(self) -> list[str]:
-        """Rules that are disarmed."""
-        return [rule for rule, each in self._disarmers.items() if each.disarmed]
+        """Rules that are disarmed or dismantled, and the fleet when it is."""
+        return sorted({each.name for each in self._all() if each.disarmed})
 
-    def add_rule(self, rule: str, rate: Rate, disarmer: Disarmer) -> None:
-        """Say what a rule may do."""
-        self._disarmers[rule] = disarmer
-        self._rules[rule] = TokenBucket(rate, 0)
+    def changes(self, now_ns: int) -> list[Change]:
+        """Who was disarmed, dismantled or armed again since the last call."""
+        return [change for each in self._all() for change in each.changes(now_ns)]
 
-    def objection(self, rule: str, node: str, workload: str, tree: str, now_ns: int) -> str | None:
+    def held_back(self, allowance: Allowance, rule: str) -> Objection | None:
+        """What a disarmer says now, without an attempt: for what has waited for its say."""
+        mine = self._disarmers.get((rule, allowance.disarmer))
+        for each in (mine, self._fleet):
+            if each is not None and each.disarmed:
+                return _objection(each)
+        return None
+
+    def objection(self, allowance: Allowance, rule: str, attempt: Attempt, now_ns: int) -> Objection | None:
         """Take an attempt of a rule; why it must not be, or None, and then it has used its tokens."""
-        disarmed = self._disarmers[rule].objection(workload, tree, now_ns)
-        if disarmed:
-            return disarmed
-        by_node = self._nodes.get(node)
+        held = self._disarmed(allowance, rule, attempt, now_ns)
+        if held is not None:
+            return held
+        by_node = self._nodes.get(attempt.node)
         if by_node is None:
-            by_node = self._nodes[node] = TokenBucket(self._per_node, now_ns)
+            by_node = self._nodes[attempt.node] = TokenBucket(self._per_node, now_ns)
             if len(self._nodes) > MAX_NODES:
                 self._nodes.popitem(last=False)
-        self._nodes.move_to_end(node)
-        by_rule = self._rules[rule]
-        if not by_rule.has(now_ns):
-            return "the rule's rate limit is used up"
+        self._nodes.move_to_end(attempt.node)
+        by_policy = self._policies.get(allowance.policy)
+        if by_policy is None:
+            by_policy = self._policies[allowance.policy] = TokenBucket(allowance.rate, now_ns)
+        if not by_policy.has(now_ns):
+            return Objection("rate-limited", f"the rate limit of {allowance.policy} is used up")
         if not by_node.has(now_ns):
-            return "the node's rate limit is used up"
-        by_rule.take()
+            return Objection("rate-limited", "the node's rate limit is used up")
+        by_policy.take()
         by_node.take()
         return None
+
+    def _disarmed(self, allowance: Allowance, rule: str, attempt: Attempt, now_ns: int) -> Objection | None:
+        key = rule, allowance.disarmer
+        mine = self._disarmers.get(key)
+        if mine is None:
+            if len(self._disarmers) >= MAX_RULES:
+                return Objection("rate-limited", f"{MAX_RULES} rules respond already")
+            mine = self._disarmers[key] = Disarmer(allowance.disarmer, rule)
+        for each in (mine, self._fleet):
+            if each is not None and not each.allows(attempt, now_ns):
+                return _objection(each)
+        return None
+
+    def _all(self) -> Iterable[Disarmer]:
+        yield from self._disarmers.values()
+        if self._fleet is not None:
+            yield self._fleet
+
+
+def _objection(disarmer: Disarmer) -> Objection:
+    return Objection("dismantled" if disarmer.dismantled else "disarmed", disarmer.says())

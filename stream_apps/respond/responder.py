@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decides what is done about a threat, in a fixed order of objections.
 
-Input: a :class:`Threat` and the time. Output: a :class:`Response`: what to write into the alert, and the
-desired states to publish. The order: severity too low, on the never-cut list, a person's order stands, too
-old, in force already, over a limit, dry run; what has no objection is issued. A dry run comes last, so that
-it shows what would have happened, limits included.
+Input: a :class:`Threat` and the time. Output: a :class:`Response`: what to write into the alert, the desired
+states to publish, and what waits. The order: no policy or severity too low, on the never-cut list, a person's
+order stands, too old, in force already, too few healthy replicas, over a limit, dry run; what has no
+objection is issued, or waits for a person where the policy says so. A dry run comes last, so that it shows
+what would have happened, limits included.
+
+What can be taken back goes out at once. A kill cannot: the tree is off the network at once, and is ended
+after a pause in which the disarmer may speak against it (:mod:`stream_apps.respond.desk`).
 
 Generations and expiry come from the evidence, so reprocessing decides the same; only limits and age look at
 the present.
@@ -12,104 +16,85 @@ the present.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
-from schemas.subject import WorkloadSubject
-from stream_apps.detect.rule import RANK, Destination
+from stream_apps.detect.rule import RANK
+from stream_apps.respond.disarmer import Attempt
 from stream_apps.respond.threat import Decision, Response
+from stream_apps.respond.waiting import Waiting, waiting_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from stream_apps.detect.rule import Severity
     from stream_apps.respond.desired import DesiredStates, State
     from stream_apps.respond.limits import Limits
-    from stream_apps.respond.never_cut import NeverCut
+    from stream_apps.respond.plans import Plan, Planner
+    from stream_apps.respond.policy import Policy, PolicyBook
+    from stream_apps.respond.replicas import Replicas
     from stream_apps.respond.threat import ActionName, Threat
+    from stream_apps.respond.waiting import WaitingRoom
 
-# A cut in force is renewed when that makes it last longer by this part of its time.
-_RENEWAL_PART: Final = 2
+_NS_PER_S: Final = 1_000_000_000
+# These take a pod out of service: others must be left.
+_TOUCHES_POD: Final = frozenset({"quarantine-pod", "kill"})
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """What one rule may do.
+class Pauses:
+    """How long things wait.
 
     Attributes:
-        actions: What to do, with the time each lasts in ns; the first is the one an alert names.
-        min_severity: Below it, only an alert.
-        dry_run: Say what would be done.
+        kill_ns: A kill, for the disarmer.
+        approval_ns: Anything, for a person.
     """
 
-    actions: Sequence[tuple[ActionName, int]] = ()
-    min_severity: Severity = "HIGH"
-    dry_run: bool = True
+    kill_ns: int = 5 * _NS_PER_S
+    approval_ns: int = 3600 * _NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
-class Blocking:
-    """How destinations are blocked.
+class Situation:
+    """What the responder looks at before it acts.
 
     Attributes:
-        whole_address: All ports and protocols of an address, not just the one that was used.
-        never: Tells destinations that are never blocked.
+        states: What is in force.
+        limits: How much may be cut.
+        room: What waits.
+        replicas: Who else does the same work.
     """
 
-    whole_address: bool = True
-    never: Callable[[Destination], bool] = field(default=lambda _: False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """An action on a subject: when it would end, and how long it lasts."""
-
-    action: ActionName
-    subject: str
-    expires_ns: int
-    ttl_ns: int
-
-    @property
-    def renewal_ns(self) -> int:
-        """What ends later than this needs no renewal."""
-        return self.expires_ns - self.ttl_ns // _RENEWAL_PART
+    states: DesiredStates
+    limits: Limits
+    room: WaitingRoom
+    replicas: Replicas
 
 
 class Responder:
     """Decides.
 
     Args:
-        policies: By rule id; a rule without one only alerts.
-        never_cut: What is never cut.
-        limits: How much may be cut.
-        states: What is in force.
-        blocking: How destinations are blocked.
+        book: Who may do what.
+        planner: What that is.
+        situation: What is so now.
+        pauses: How long things wait.
     """
 
-    def __init__(
-        self,
-        policies: Mapping[str, Policy],
-        never_cut: NeverCut,
-        limits: Limits,
-        states: DesiredStates,
-        blocking: Blocking,
-    ) -> None:
-        self._policies = policies
-        self._never_cut = never_cut
-        self._limits = limits
-        self._states = states
-        self._blocking = blocking
+    def __init__(self, book: PolicyBook, planner: Planner, situation: Situation, pauses: Pauses) -> None:
+        self.book = book
+        self._planner = planner
+        self._now = situation
+        self._pauses = pauses
 
     def respond(self, threat: Threat, now_ns: int) -> Response:
         """Decide on a threat; the record has the first action, its reason all of them."""
-        policy = self._policies.get(threat.rule_id, Policy())
-        actions = [each for each in policy.actions if each[0] != "alert"]
-        if not actions:
-            return _only_alert(f"{threat.rule_id} only alerts")
+        policy = self.book.choose(threat)
+        if policy is None or not policy.acts:
+            by = f" by policy {policy.name}" if policy and policy.name != threat.rule_id else ""
+            return _only_alert(f"{threat.rule_id} only alerts{by}")
         if RANK[threat.severity] < RANK[policy.min_severity]:
             return _only_alert(f"{threat.severity} is below {policy.min_severity}, from which on is acted")
-        decisions = [self._act(name, ttl_ns, policy, threat, now_ns) for name, ttl_ns in actions]
+        decisions = [self._act(name, ttl_ns, policy, threat, now_ns) for name, ttl_ns in policy.acts]
         first = decisions[0]
+        by = "" if policy.name == threat.rule_id else f" (policy {policy.name})"
         return Response(
             record={
                 "action": first.action,
@@ -117,89 +102,129 @@ class Responder:
                 "subject": first.subject,
                 "generation": first.generation,
                 "expires_at_ns": first.expires_at_ns,
-                "reason": "; ".join(f"{each.action}: {each.reason}" for each in decisions),
+                "reason": "; ".join(f"{each.action}: {each.reason}" for each in decisions) + by,
             },
             enforcements=tuple(each.enforcement for each in decisions if each.enforcement is not None),
-            retry=any(each.decision == "rate-limited" for each in decisions),
+            retry=any(each.decision in {"rate-limited", "disarmed"} for each in decisions),
+            decisions=tuple(decisions),
+            policy=policy.name,
         )
 
     def block_further(self, threat: Threat, now_ns: int) -> Response | None:
         """Decide on further destinations of a tree whose alert was told; None when nothing is to do."""
-        policy = self._policies.get(threat.rule_id, Policy())
-        ttl_ns = dict(policy.actions).get("block-destination")
-        if ttl_ns is None or RANK[threat.severity] < RANK[policy.min_severity]:
+        policy = self.book.choose(threat)
+        if policy is None or RANK[threat.severity] < RANK[policy.min_severity]:
             return None
-        decision = self._block(ttl_ns, policy, threat, now_ns)
+        ttl_ns = dict(policy.acts).get("block-destination")
+        if ttl_ns is None:
+            return None
+        decision = self._act("block-destination", ttl_ns, policy, threat, now_ns)
         if decision.enforcement is None:
             return None
-        return Response({}, (decision.enforcement,), retry=False)
+        return Response({}, (decision.enforcement,), retry=False, decisions=(decision,), policy=policy.name)
 
     def _act(self, action: ActionName, ttl_ns: int, policy: Policy, threat: Threat, now_ns: int) -> Decision:
-        if action == "quarantine-process":
-            return self._quarantine(ttl_ns, policy, threat, now_ns)
-        return self._block(ttl_ns, policy, threat, now_ns)
-
-    def _quarantine(self, ttl_ns: int, policy: Policy, threat: Threat, now_ns: int) -> Decision:
-        action: ActionName = "quarantine-process"
-        if threat.root is None:
-            return Decision(action, "none", "there is no process to cut")
-        subject = str(threat.root)
-        plan = _Plan(action, subject, threat.observed_ns + ttl_ns, ttl_ns)
-        state = self._states.get(threat.node, subject, now_ns)
-        standing = _objection(plan, self._never_cut.protects_process(threat), state, now_ns)
+        plan = self._planner.plan(action, ttl_ns, threat)
+        if isinstance(plan, str):
+            return Decision(action, "none", plan)
+        state = self._now.states.get(threat.node, plan.subject, now_ns)
+        standing = _objection(plan, state, now_ns) or self._in_force(plan, state, threat, now_ns)
         if standing is not None:
             return standing
-        if state is not None and state.quarantined and state.expires_ns > plan.renewal_ns:
-            reason = f"in force already, by alert {state.alert_id}"
-            return Decision(action, "issued", reason, subject, state.generation, state.expires_ns)
         limited = self._limited(plan, policy, threat, now_ns)
         if limited is not None:
             return limited
-        record = self._states.quarantine(subject, threat, plan.expires_ns, now_ns)
-        reason = f"the process tree below process {threat.root.tgid} is off the network"
-        return Decision(action, "issued", reason, subject, record["generation"], plan.expires_ns, record)
-
-    def _block(self, ttl_ns: int, policy: Policy, threat: Threat, now_ns: int) -> Decision:
-        action: ActionName = "block-destination"
-        wanted = self._to_block(threat)
-        if not wanted:
-            return Decision(action, "none", "there is no destination that may be blocked")
-        subject = str(WorkloadSubject(threat.workload["id"]))
-        plan = _Plan(action, subject, threat.observed_ns + ttl_ns, ttl_ns)
-        state = self._states.get(threat.node, subject, now_ns)
-        host = "the workload is the whole host" if threat.workload["kind"] == "HOST" else None
-        protected = host or self._never_cut.protects_workload(threat.workload, threat.pod)
-        standing = _objection(plan, protected, state, now_ns)
-        if standing is not None:
-            return standing
-        if state is not None and all(state.destinations.get(each, 0) > plan.renewal_ns for each in wanted):
-            return Decision(action, "issued", "blocked already", subject, state.generation, state.expires_ns)
-        limited = self._limited(plan, policy, threat, now_ns)
-        if limited is not None:
-            return limited
-        record = self._states.block(subject, threat, wanted, plan.expires_ns, now_ns)
-        reason = f"{', '.join(each.address for each in wanted)} is out of reach for the workload"
+        if action in policy.approval:
+            return self._wait(plan, policy, threat, now_ns)
+        if action == "kill":
+            return self._queue_kill(plan, policy, threat, now_ns)
+        record = self._issue(plan, threat, now_ns)
         return Decision(
-            action, "issued", reason, subject, record["generation"], record["expires_at_ns"], record
+            action, "issued", plan.effect, plan.subject, record["generation"], record["expires_at_ns"], record
         )
 
-    def _limited(self, plan: _Plan, policy: Policy, threat: Threat, now_ns: int) -> Decision | None:
-        limit = self._limits.objection(
-            threat.rule_id, threat.node, threat.workload["id"], plan.subject, now_ns
-        )
+    def _issue(self, plan: Plan, threat: Threat, now_ns: int) -> dict[str, Any]:
+        states = self._now.states
+        if plan.destinations is None:
+            return states.quarantine(plan.subject, threat, plan.expires_ns, now_ns)
+        return states.block(plan.subject, threat, plan.destinations, plan.expires_ns, now_ns)
+
+    def _in_force(self, plan: Plan, state: State | None, threat: Threat, now_ns: int) -> Decision | None:
+        """What is done already, or waits already."""
+        if state is not None and plan.stands_in(state):
+            self._now.states.prolong(threat.node, plan.subject, plan.destinations, plan.expires_ns)
+            reason = (
+                "blocked already" if plan.destinations else f"in force already, by alert {state.alert_id}"
+            )
+            return Decision(plan.action, "issued", reason, plan.subject, state.generation, state.published_ns)
+        waiting = self._now.room.get(waiting_id(threat.node, plan.subject, plan.action), now_ns)
+        if waiting is None:
+            return None
+        if waiting.state == "REJECTED":
+            reason = f"{waiting.decided_by or 'a person'} rejected it: {waiting.reason}"
+            return Decision(plan.action, "refused", reason, plan.subject)
+        return Decision(plan.action, "queued", f"waits already as {waiting.id}", plan.subject)
+
+    def _limited(self, plan: Plan, policy: Policy, threat: Threat, now_ns: int) -> Decision | None:
+        if plan.action in _TOUCHES_POD and threat.workload["kind"] == "POD" and policy.min_healthy_replicas:
+            too_few = self._now.replicas.too_few(threat.pod, policy.min_healthy_replicas, now_ns)
+            if too_few:
+                return Decision(plan.action, "refused", too_few, plan.subject)
+        attempt = Attempt(threat.node, threat.workload["id"], plan.subject, threat.executable)
+        limit = self._now.limits.objection(policy.allowance, threat.rule_id, attempt, now_ns)
         if limit:
-            return Decision(plan.action, "rate-limited", limit, plan.subject)
+            return Decision(plan.action, limit.kind, limit.reason, plan.subject)
         if policy.dry_run:
             return Decision(plan.action, "dry-run", "would be issued without dry run", plan.subject)
         return None
 
-    def _to_block(self, threat: Threat) -> list[Destination]:
-        wanted: dict[Destination, None] = {}
-        for each in threat.destinations:
-            if not self._blocking.never(each):
-                whole = self._blocking.whole_address
-                wanted[Destination(each.address, 0, 0) if whole else each] = None
-        return list(wanted)
+    def _queue_kill(self, plan: Plan, policy: Policy, threat: Threat, now_ns: int) -> Decision:
+        """The tree is cut now and ended when nobody objected."""
+        waiting = _waiting(plan, policy, threat, now_ns, now_ns + self._pauses.kill_ns)
+        record = self._now.states.quarantine(plan.subject, threat, plan.expires_ns, now_ns)
+        seconds = self._pauses.kill_ns // _NS_PER_S
+        return Decision(
+            "kill",
+            "queued",
+            f"off the network now, ended in {seconds} s if nothing speaks against it",
+            plan.subject,
+            record["generation"],
+            record["expires_at_ns"],
+            record,
+            waiting,
+        )
+
+    def _wait(self, plan: Plan, policy: Policy, threat: Threat, now_ns: int) -> Decision:
+        due_ns = min(now_ns + self._pauses.approval_ns, plan.expires_ns)
+        waiting = _waiting(plan, policy, threat, now_ns, due_ns, for_person=True)
+        if plan.action == "quarantine-pod":
+            waiting = replace(waiting, allowed=self._now.states.allowed)
+        reason = f"waits for a person: nsp responses approve {waiting.id}"
+        return Decision(plan.action, "queued", reason, plan.subject, 0, plan.expires_ns, None, waiting)
+
+
+def _waiting(
+    plan: Plan, policy: Policy, threat: Threat, now_ns: int, due_ns: int, for_person: bool = False
+) -> Waiting:
+    return Waiting(
+        id=waiting_id(threat.node, plan.subject, plan.action),
+        state="PENDING" if for_person else "QUEUED",
+        action=plan.action,
+        subject=plan.subject,
+        rule_id=threat.rule_id,
+        policy=policy.name,
+        severity=threat.severity,
+        alert_id=threat.alert_id,
+        node=threat.node,
+        summary=threat.summary,
+        workload=threat.workload,
+        destinations=plan.destinations or (),
+        observed_ns=threat.observed_ns,
+        observed_boot_ns=threat.observed_boot_ns,
+        requested_ns=now_ns,
+        due_ns=due_ns,
+        expires_ns=plan.expires_ns,
+    )
 
 
 def _only_alert(reason: str) -> Response:
@@ -210,13 +235,13 @@ def _only_alert(reason: str) -> Response:
     return Response(record, (), retry=False)
 
 
-def _objection(plan: _Plan, protected: str | None, state: State | None, now_ns: int) -> Decision | None:
+def _objection(plan: Plan, state: State | None, now_ns: int) -> Decision | None:
     """What stands against an action before it is looked at what is in force."""
-    if protected:
-        return Decision(plan.action, "never-cut", protected, plan.subject)
+    if plan.protected:
+        return Decision(plan.action, "never-cut", plan.protected, plan.subject)
     if state is not None and state.by_person:
         return Decision(plan.action, "never-cut", f"a person's order stands: {state.reason}", plan.subject)
     if plan.expires_ns <= now_ns:
-        reason = f"the evidence is older than the response lasts ({plan.ttl_ns // 1_000_000_000} s)"
+        reason = f"the evidence is older than the response lasts ({plan.ttl_ns // _NS_PER_S} s)"
         return Decision(plan.action, "expired", reason, plan.subject)
     return None

@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     from schemas.subject import ProcessSubject
     from stream_apps.correlate.pods import Pod
     from stream_apps.detect.rule import Destination, Severity
+    from stream_apps.respond.waiting import Waiting
 
-ActionName = Literal["alert", "quarantine-process", "block-destination"]
-DecisionName = Literal["issued", "dry-run", "never-cut", "rate-limited", "expired", "none"]
+ActionName = Literal["alert", "none", "quarantine-process", "block-destination", "quarantine-pod", "kill"]
+DecisionName = Literal[
+    "issued", "queued", "dry-run", "never-cut", "refused", "rate-limited", "disarmed", "dismantled",
+    "expired", "none",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,11 @@ class Threat:
     observed_ns: int
     observed_boot_ns: int
 
+    @property
+    def executable(self) -> str:
+        """Of the process that would be cut; empty where there is none."""
+        return str(self.root_images[0]["executable"]) if self.root_images else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -62,6 +71,7 @@ class Decision:
         generation: Generation in force by this decision, or 0.
         expires_at_ns: When it ends, or 0.
         enforcement: The ``Enforcement`` record to publish; None when there is nothing new to say.
+        waiting: What waits for the disarmer's or a person's say.
     """
 
     action: ActionName
@@ -71,6 +81,7 @@ class Decision:
     generation: int = 0
     expires_at_ns: int = 0
     enforcement: dict[str, Any] | None = None
+    waiting: Waiting | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +92,12 @@ class Response:
         record: The ``AlertResponse`` record.
         enforcements: ``Enforcement`` records to publish.
         retry: A limit put it off: the next evidence is to be decided anew.
+        decisions: One for each action of the policy.
+        policy: Name of the policy; empty: none fits.
     """
 
     record: dict[str, Any]
     enforcements: tuple[dict[str, Any], ...]
     retry: bool
+    decisions: tuple[Decision, ...] = ()
+    policy: str = ""

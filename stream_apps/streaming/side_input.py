@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the side topics tell: pods, profiles, rules, what was learned, what is in force, what became of it.
+"""What the side topics tell: pods, profiles, rules, what was learned, what is in force and what came of it.
 
-Enforcement counts only with our own signature: whoever could write to the topic could otherwise make the
-app believe that a person has spoken, or a node told. A message that cannot be used is counted and logged and
-stays where it is, on its compacted topic; only a profile or a rule is returned, for a person waits for it:
-the one in force before it stays.
+Enforcement and what waits count only with our own signature: whoever could write to the topic could
+otherwise make the app believe that a person has spoken, or a node told. A message that cannot be used is
+counted and logged and stays where it is, on its compacted topic; only a profile or a rule is returned, for a
+person waits for it: the one in force before it stays.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import structlog
 
 from schemas.codec import decode, decode_as
 from schemas.errors import SchemaError
-from schemas.topics import ENFORCEMENT, ENFORCEMENT_STATUS, OBSERVATIONS, PODS, PROFILES, RULES
+from schemas.topics import ENFORCEMENT, ENFORCEMENT_STATUS, OBSERVATIONS, PODS, PROFILES, RESPONSES, RULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -100,6 +100,9 @@ class SideInput:
             return  # a subject nobody has a word on any more
         elif message.topic == ENFORCEMENT.name:
             self._take_order(self._trusted.verify(message.value))
+        elif message.topic == RESPONSES.name:
+            payload = self._trusted.verify(message.value)
+            self._pipeline.on_waiting(decode_as("PendingResponse", payload))
         elif message.topic == ENFORCEMENT_STATUS.name:
             self._take_status(message.value)
 

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The topics every stream app reads in whole, beside its share of the events.
 
-``nsp.pods``, ``nsp.profiles``, ``nsp.rules``, ``nsp.observations`` and ``nsp.enforcement`` from the
-beginning, loaded before
-the first event is processed or the first order published; ``nsp.enforcement-status`` from now on. One
-consumer without a group, in a thread; what it reads is handed to the event loop, so that the pipeline is
-touched by one thread only. A broker that is away is waited for.
+``nsp.pods``, ``nsp.profiles``, ``nsp.rules``, ``nsp.observations``, ``nsp.enforcement`` and ``nsp.responses``
+from the beginning, loaded before the first event is processed or the first order published;
+``nsp.enforcement-status`` from now on. One consumer without a group, in a thread; what it reads is handed to
+the event loop, so that the pipeline is touched by one thread only. A broker that is away is waited for.
 """
 
 from __future__ import annotations
@@ -17,7 +16,16 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
-from schemas.topics import ENFORCEMENT, ENFORCEMENT_STATUS, OBSERVATIONS, PODS, PROFILES, RULES, TOPICS
+from schemas.topics import (
+    ENFORCEMENT,
+    ENFORCEMENT_STATUS,
+    OBSERVATIONS,
+    PODS,
+    PROFILES,
+    RESPONSES,
+    RULES,
+    TOPICS,
+)
 from stream_apps.streaming.errors import StartError, StoppedError
 from stream_apps.streaming.message import Message
 
@@ -40,7 +48,7 @@ _HANDOVER_MESSAGES: Final = 500
 # What librdkafka may fetch ahead; its 64 MB default would be most of this process.
 _FETCH_AHEAD_KBYTES: Final = 4096
 
-_IN_WHOLE: Final = (PODS.name, PROFILES.name, RULES.name, OBSERVATIONS.name, ENFORCEMENT.name)
+_IN_WHOLE: Final = tuple(each.name for each in (PODS, PROFILES, RULES, OBSERVATIONS, ENFORCEMENT, RESPONSES))
 _NS_PER_MS: Final = 1_000_000
 _FROM_NOW: Final = ENFORCEMENT_STATUS.name
 

@@ -18,7 +18,15 @@ from schemas.codec import decode_as, encode
 from schemas.errors import SchemaError
 from schemas.partition import partition_for
 from schemas.subject import enforcement_key
-from schemas.topics import ALERTS, DEAD_LETTER, DEAD_LETTER_VALUE_MAX_BYTES, ENFORCEMENT, EVENTS, OBSERVATIONS
+from schemas.topics import (
+    ALERTS,
+    DEAD_LETTER,
+    DEAD_LETTER_VALUE_MAX_BYTES,
+    ENFORCEMENT,
+    EVENTS,
+    OBSERVATIONS,
+    RESPONSES,
+)
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -67,6 +75,14 @@ class Decided(Protocol):
     @property
     def enforcements(self) -> Sequence[Mapping[str, Any]]:
         """``Enforcement`` records, not signed yet."""
+
+    @property
+    def waiting(self) -> Sequence[Mapping[str, Any]]:
+        """``PendingResponse`` records, not signed yet."""
+
+    @property
+    def audits(self) -> Sequence[Mapping[str, Any]]:
+        """``Alert`` records that say what became of responses."""
 
 
 class Learning(Protocol):
@@ -146,8 +162,7 @@ class Worker:
             await self.bury(message, getattr(error, "stage", "detect"), _reason(error))
             return
         self._measure(batch, time.perf_counter() - began)
-        problems = [each for order in decided.enforcements if (each := await self._enforce(order))]
-        problems += [each for alert in decided.alerts if (each := await self._alert(alert))]
+        problems = await self._publish(decided)
         problems += [f"{each.stage}, {each.place}: {each.reason}" for each in decided.errors]
         if problems:
             stage = decided.errors[0].stage if decided.errors else "respond"
@@ -160,13 +175,8 @@ class Worker:
         Raises:
             StreamError: An output is refused for good.
         """
-        decided = self._pipeline.tick(self._now_ns())
-        for order in decided.enforcements:
-            if problem := await self._enforce(order):
-                _log.error("enforcement cannot be written", subject=order.get("subject"), reason=problem)
-        for alert in decided.alerts:
-            if problem := await self._alert(alert):
-                _log.error("alert cannot be written", rule=alert.get("rule_id"), reason=problem)
+        for problem in await self._publish(self._pipeline.tick(self._now_ns())):
+            _log.error("an output of the clock cannot be written", reason=problem)
 
     async def publish_learned(self, *, everything: bool = False) -> None:
         """Publish what was learned and is due, or everything.
@@ -225,6 +235,23 @@ class Worker:
         except SchemaError as error:
             await self.bury(message, "decode", _reason(error))
             return None
+
+    async def _publish(self, decided: Decided) -> list[str]:
+        """Orders first, then what waits, then what people read; what is wrong with what cannot be written."""
+        problems = [each for order in decided.enforcements if (each := await self._enforce(order))]
+        problems += [each for record in decided.waiting if (each := await self._wait(record))]
+        alerts = (*decided.alerts, *decided.audits)
+        return problems + [each for alert in alerts if (each := await self._alert(alert))]
+
+    async def _wait(self, waiting: Mapping[str, Any]) -> str | None:
+        """Publish one response that waits, or does no more; what is wrong with it, if it cannot be."""
+        try:
+            value = self._signing_key.sign(encode("PendingResponse", waiting))
+        except (SchemaError, KeyError) as error:
+            return f"respond: {_reason(error)}"
+        await self._outputs.send(RESPONSES.name, waiting["id"].encode(), value)
+        _log.info("response waits", id=waiting["id"], subject=waiting["subject"], state=waiting["state"])
+        return None
 
     async def _enforce(self, enforcement: Mapping[str, Any]) -> str | None:
         """Publish one order; what is wrong with it, if it cannot be."""

@@ -63,6 +63,8 @@ class Node:
             brokers=self.bootstrap,
             kafka_options={"log_level": "0"},
             enforcement_public_keys=(self.key_file,),
+            protected_executables=(),
+            break_glass=(),
         )
         kernel = SimpleNamespace(state=self.maps)
         started = EnforcementAgent(kernel, FakeWorkloads(pod=(7,)), settings, self.recorder, NoProfiles())

@@ -60,8 +60,9 @@ def names(alerts: Iterable[dict[str, Any]]) -> Counter[tuple[str, int]]:
 
 
 def told(bootstrap: str) -> list[dict[str, Any]]:
-    """The alerts about the attacks; other rules have their word too."""
-    return [each for each in read_records(bootstrap, "nsp.alerts") if each["rule_id"] == "nsp.rce-egress"]
+    """The alerts about the attacks; other rules have their word too, and so have audit events."""
+    alerts = read_records(bootstrap, "nsp.alerts")
+    return [each for each in alerts if each["rule_id"] == "nsp.rce-egress" and each["audit"] is None]
 
 
 def alerts_when(bootstrap: str, count: int, app: StreamProcess) -> list[dict[str, Any]]:

@@ -52,6 +52,10 @@ STATE_STRUCTS = {
         state.DestinationKey.layout,
         ("workload_cgroup_id", "address", "port", "protocol"),
     ),
+    "nsp_allowed_flow": (
+        state.AllowedKey.layout,
+        ("prefixlen", "protocol", "direction", "port", "workload_cgroup_id", "address"),
+    ),
     "nsp_sensor_state": (state.SensorState.layout, ("batch_sequence", "ring_position")),
     "nsp_workload": (policy_state.WORKLOAD, ("workload_cgroup_id", "policy_slot")),
     "nsp_grants": (policy_state.GrantsValue.layout, GRANTS),
@@ -210,7 +214,9 @@ def test_counters_have_the_names_and_numbers_of_the_enum(measure: Measure) -> No
 
 def test_constants_are_those_of_the_headers(measure: Measure) -> None:
     names = ["NSP_LAYOUT_VERSION", "NSP_WORKLOAD_HAS_BLOCKS", "NSP_WORKLOAD_HAS_QUARANTINE"]
+    names += ["NSP_WORKLOAD_HAS_ALLOWED", "NSP_ALLOWED_FLOW_BITS", "NSP_DIRECTION_IN"]
     expected = [state.LAYOUT_VERSION, state.WORKLOAD_HAS_BLOCKS, state.WORKLOAD_HAS_QUARANTINE]
+    expected += [state.WORKLOAD_HAS_ALLOWED, state._ALLOWED_FLOW_BITS, 1]
     assert measure(names) == expected
 
 

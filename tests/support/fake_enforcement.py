@@ -8,8 +8,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sensor.enforce.profiles import ProfileOrders, ProfileResult
+from sensor.enforce.signals import Facts
 from sensor.kernel.errors import KernelError
-from sensor.kernel.state import ANCESTORS, DestinationKey, EnforcementValue, ProcessKey, ProcessValue
+from sensor.kernel.state import (
+    ANCESTORS,
+    AllowedKey,
+    DestinationKey,
+    EnforcementValue,
+    ProcessKey,
+    ProcessValue,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -34,6 +42,7 @@ class FakeMaps:
         self.cgroup_quarantines: dict[int, EnforcementValue] = {}
         self.blocks: dict[DestinationKey, EnforcementValue] = {}
         self.flags: dict[int, int] = {}
+        self.allowed: dict[AllowedKey, int] = {}
         self.departed: dict[ProcessKey, ProcessKey] = {}
         self.log: list[Step] = []
         self.on_scan: Callable[[int], None] = lambda _: None
@@ -146,6 +155,17 @@ class FakeMaps:
     def blocked_destinations(self) -> Iterator[tuple[DestinationKey, EnforcementValue]]:
         yield from list(self.blocks.items())
 
+    def allow_flow(self, key: AllowedKey, generation: int) -> None:
+        self._write("allow_flow", key)
+        self.allowed[key] = generation
+
+    def drop_allowed_flow(self, key: AllowedKey) -> bool:
+        self._write("drop_allowed_flow", key)
+        return self.allowed.pop(key, None) is not None
+
+    def allowed_flows(self) -> Iterator[AllowedKey]:
+        yield from list(self.allowed)
+
     def set_workload_flags(self, cgroup_id: int, flags: int) -> None:
         self._write("set_workload_flags", (cgroup_id, flags))
         if flags:
@@ -169,6 +189,43 @@ class FakeWorkloads:
 
     def cgroups_of(self, workload_id: str) -> tuple[int, ...]:
         return self.cgroups.get(workload_id, ())
+
+
+@dataclass
+class FakeSignals:
+    """Processes by tgid, as /proc has them; ending one takes it out of the maps too, unless it is stuck.
+
+    ``on_kill`` runs before each signal, so that a test can change the process in the last moment.
+    """
+
+    maps: FakeMaps
+    by_tgid: dict[int, Facts] = field(default_factory=dict)
+    sent: list[int] = field(default_factory=list)
+    stuck: set[int] = field(default_factory=set)
+    denied: set[int] = field(default_factory=set)
+    on_kill: Callable[[int], None] = lambda _: None
+
+    def set(self, tgid: int, executable: str = "/bin/sh", cgroup: str = "/", **fields: Any) -> None:
+        """Say what a process is."""
+        plain = {"parent": 1, "start_ticks": (1000 + tgid) // 10_000_000, "kernel_thread": False, **fields}
+        self.by_tgid[tgid] = Facts(tgid, executable=executable, cgroup=cgroup, **plain)
+
+    def facts(self, tgid: int) -> Facts | None:
+        if tgid not in self.by_tgid and tgid in self.maps.table:
+            self.set(tgid)
+        return self.by_tgid.get(tgid)
+
+    def kill(self, tgid: int, is_it: Callable[[], bool]) -> bool:
+        self.on_kill(tgid)
+        if not is_it():
+            return False
+        if tgid in self.denied:
+            raise PermissionError(1, "Operation not permitted")
+        self.sent.append(tgid)
+        if tgid not in self.stuck:
+            self.by_tgid.pop(tgid, None)
+            self.maps.exit(tgid)
+        return True
 
 
 @dataclass

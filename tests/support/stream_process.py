@@ -30,6 +30,7 @@ class StreamProcess:
     bootstrap: str
     key: SigningKey = field(default_factory=SigningKey.generate)
     instance: str | None = None
+    respond: str = ""
     port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
 
@@ -50,6 +51,8 @@ class StreamProcess:
             "  node_burst: 100000\n"
             "  nsp.rce-egress: {per_minute: 100000, burst: 100000, max_workloads_per_minute: 10000,"
             " max_trees_per_minute: 10000}\n"
+            "  fleet: {max_workloads: 10000, max_executables: 10000, max_trees: 10000}\n"
+            f"{self.respond}"
         )
         command = [sys.executable, "-m", "stream_apps", "--config", str(config)]
         if self.instance:

@@ -12,7 +12,7 @@ from schemas.topics import DEAD_LETTER_VALUE_MAX_BYTES, TOPICS, creation_config,
 
 
 def test_every_topic_has_a_schema_and_every_schema_but_the_payloads_a_topic() -> None:
-    payloads = {"Enforcement", "ProfileOrder", "NodeWorkloads"}
+    payloads = {"Enforcement", "ProfileOrder", "NodeWorkloads", "PendingResponse"}
     assert {each.value for each in TOPICS.values()} == set(current()) - payloads
 
 

@@ -170,6 +170,6 @@ def test_what_the_file_says_reaches_the_parts() -> None:
     )
     assert build_names(config.correlate).is_trusted("10.9.1.1")
     assert "nsp.reverse-shell" not in [each.rule.id for each in build_detectors(config.detect, ProfileDesk())]
-    responder, limits = build_responder(config, DesiredStates())
-    assert limits.disarmed_rules() == []
-    assert set(responder._policies) == {"nsp.rce-egress", "nsp.reverse-shell"}
+    responder, situation = build_responder(config, DesiredStates())
+    assert situation.limits.disarmed_rules() == []
+    assert {each.name for each in responder.book.policies} == {"nsp.rce-egress", "nsp.reverse-shell"}

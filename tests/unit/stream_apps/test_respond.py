@@ -14,7 +14,8 @@ from stream_apps.assembly import build_responder
 from stream_apps.correlate.pods import Pod
 from stream_apps.detect.rule import Destination
 from stream_apps.respond.desired import MAX_DESTINATIONS, DesiredStates
-from stream_apps.respond.limits import Disarmer, Limits, Rate, TokenBucket
+from stream_apps.respond.disarmer import Attempt, DisarmerLimits
+from stream_apps.respond.limits import Allowance, Limits, Rate, TokenBucket
 from stream_apps.respond.threat import Threat
 from stream_apps.respond.times import Times
 from tests.support.batches import BOOT_ID, HOST, POD, POD_UID, SECOND, image, pod_record
@@ -66,6 +67,7 @@ def test_a_quarantine_is_the_whole_state_of_its_subject_until_a_time() -> None:
             "node": "worker-1", "subject": SUBJECT, "generation": NOW - SECOND, "issued_at_ns": NOW,
             "expires_at_ns": NOW + 3599 * SECOND, "quarantined": True, "blocked_destinations": [],
             "alert_id": "a" * 32, "reason": "nsp.rce-egress: curl connected", "evidence_boot_ns": 5,
+            "allowed": [], "killed": False,
         },
     )  # fmt: skip
     assert (response.record["action"], response.record["decision"]) == ("quarantine-process", "issued")
@@ -247,40 +249,13 @@ class TestLimits:
         bucket.take()
         assert not bucket.has(NOW - 3600 * SECOND)
 
-    def test_too_many_workloads_disarm_until_a_minute_without_attempts(self) -> None:
-        disarmer = Disarmer(max_workloads=2, max_trees=100)
-        assert [disarmer.objection(w, w, NOW) is None for w in ("a", "b", "a", "c", "a")] == [
-            True, True, True, False, False,
-        ]  # fmt: skip
-        assert disarmer.objection("a", "a", NOW + 59 * SECOND) is not None
-        assert disarmer.objection("a", "a", NOW + 118 * SECOND) is not None
-        assert disarmer.objection("a", "a", NOW + 178 * SECOND) is None
-        assert not disarmer.disarmed
-
-    def test_too_many_trees_disarm_even_in_one_workload(self) -> None:
-        disarmer = Disarmer(max_workloads=2, max_trees=3)
-        assert [disarmer.objection("a", str(n), NOW) is None for n in range(5)] == [
-            True,
-            True,
-            True,
-            False,
-            False,
-        ]
-
-    def test_a_flood_does_not_grow_what_the_disarmer_remembers(self) -> None:
-        disarmer = Disarmer(max_workloads=2, max_trees=3)
-        for number in range(1000):
-            disarmer.objection("a", str(number), NOW)
-        assert len(disarmer._trees._seen) == 4
-
-    def test_a_rule_and_a_node_each_have_their_limit(self) -> None:
+    def test_a_policy_and_a_node_each_have_their_limit(self) -> None:
         limits = Limits(per_node=Rate(1, 2))
-        limits.add_rule("one", Rate(1, 3), Disarmer(99, 99))
-        limits.add_rule("two", Rate(1, 3), Disarmer(99, 99))
-        asked = [("one", "n1"), ("one", "n1"), ("one", "n1"), ("one", "n2"), ("one", "n2"), ("two", "n2")]
-        found = [limits.objection(rule, node, "w", "t", NOW) for rule, node in asked]
-        assert found == [
-            None, None, "the node's rate limit is used up", None, "the rule's rate limit is used up", None,
+        one, two = (Allowance(name, Rate(1, 3), DisarmerLimits(99, 99)) for name in ("one", "two"))
+        asked = [(one, "n1"), (one, "n1"), (one, "n1"), (one, "n2"), (one, "n2"), (two, "n2")]
+        found = [limits.objection(allowance, "r", Attempt(node, "w", "t"), NOW) for allowance, node in asked]
+        assert [each and each.reason for each in found] == [
+            None, None, "the node's rate limit is used up", None, "the rate limit of one is used up", None,
         ]  # fmt: skip
 
     def test_a_put_off_response_is_to_be_tried_again(self) -> None:

@@ -13,13 +13,22 @@ from schemas.signing import SigningKey, VerifyingKeys
 from schemas.subject import enforcement_key
 from sensor.enforce.apply import Applier
 from sensor.enforce.controller import Controller
+from sensor.enforce.kill import Killer, Protection
 from sensor.enforce.status import Reporter
 from sensor.enforce.verify import Verifier
-from tests.support.fake_enforcement import FakeMaps, FakeWorkloads, ManualClock, Recorder, no_profiles
+from tests.support.fake_enforcement import (
+    FakeMaps,
+    FakeSignals,
+    FakeWorkloads,
+    ManualClock,
+    Recorder,
+    no_profiles,
+)
 
 NODE = "worker-1"
 BOOT = "6f1d0c52-4a3e-4b5e-9a53-0c7de8a4b1f2"
 PARTITIONS = 6
+SENSOR = 90
 KEY = SigningKey.generate()
 
 
@@ -35,18 +44,23 @@ class Lab:
     workloads: FakeWorkloads = field(default_factory=lambda: FakeWorkloads(pod=(7,)))
     clock: ManualClock = field(default_factory=ManualClock)
     recorder: Recorder = field(default_factory=Recorder)
+    protection: Protection = field(default_factory=lambda: Protection(services=("rescue.service",)))
+    signals: FakeSignals = field(init=False)
     controller: Controller = field(init=False)
 
     def __post_init__(self) -> None:
         for tgid, parent in ((1, None), (10, 1), (20, 10), (21, 20)):
             self.maps.spawn(tgid, parent)
+        self.maps.spawn(SENSOR, 10)
+        self.signals = FakeSignals(self.maps)
+        self.signals.set(SENSOR, "/usr/bin/python3", parent=10)
         self.start()
 
     def start(self, *, with_history: bool = False) -> None:
         """Start a sensor on what is in the kernel now; an empty history unless the test brings one."""
         self.controller = Controller(
             Verifier(VerifyingKeys.from_pems([KEY.public_pem()]), NODE, BOOT, PARTITIONS),
-            Applier(self.maps, self.workloads),
+            Applier(self.maps, self.workloads, Killer(self.maps, self.signals, self.protection, SENSOR)),
             Reporter(NODE, BOOT),
             self.recorder,
             self.recorder,

@@ -9,16 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.addresses import to_mapped
-from sensor.enforce.order import Destination
+from sensor.enforce.apply import Applier
+from sensor.enforce.order import AllowedFlow, Destination
 from sensor.enforce.workload_cut import WorkloadCuts
 from sensor.kernel.errors import KernelError
 from sensor.kernel.state import (
+    WORKLOAD_HAS_ALLOWED,
     WORKLOAD_HAS_BLOCKS,
     WORKLOAD_HAS_QUARANTINE,
+    AllowedKey,
     DestinationKey,
     EnforcementValue,
 )
-from tests.support.fake_enforcement import FakeMaps
+from tests.support.fake_enforcement import FakeMaps, FakeWorkloads
 
 BAD = Destination(to_mapped("203.0.113.9"), 80, 6)
 WORSE = Destination(to_mapped("2001:db8::9"), 0, 0)
@@ -40,6 +43,42 @@ def test_values_are_written_before_the_flags_that_switch_them_on() -> None:
     assert set(steps[:first_flags]) == {"set_workload_quarantine", "block_destination"}
     assert maps.flags == dict.fromkeys((7, 8), WORKLOAD_HAS_BLOCKS | WORKLOAD_HAS_QUARANTINE)
     assert maps.blocks.keys() == {key(7, BAD), key(8, BAD)}
+
+
+DNS = AllowedFlow(to_mapped("10.96.0.10"), 128, 53, 17, incoming=False)
+PROBE = AllowedFlow(to_mapped("10.0.0.0"), 104, 8080, 6, incoming=True)
+
+
+def test_what_passes_is_there_before_the_quarantine_and_gone_after_it() -> None:
+    maps = FakeMaps()
+    cuts = WorkloadCuts(maps)
+    cuts.cut([7, 8], value(3), quarantined=True, destinations=[], allowed=[DNS, PROBE])
+    steps = [name for name, _ in maps.log]
+    assert steps.index("set_workload_quarantine") > max(
+        number for number, each in enumerate(steps) if each == "allow_flow"
+    )
+    assert maps.flags[7] == WORKLOAD_HAS_QUARANTINE | WORKLOAD_HAS_ALLOWED
+    assert maps.allowed == {
+        AllowedKey(cgroup, flow.protocol, int(flow.incoming), flow.port, flow.address, flow.prefix_bits): 3
+        for cgroup in (7, 8)
+        for flow in (DNS, PROBE)
+    }
+    cuts.cut([7], value(4), quarantined=True, destinations=[], allowed=[DNS])
+    assert {(each.workload_cgroup_id, each.port): at for each, at in maps.allowed.items()} == {
+        (7, 53): 4, (8, 53): 3, (8, 8080): 3,
+    }  # fmt: skip
+    cuts.cut([7], value(5), quarantined=True, destinations=[])
+    assert maps.flags[7] == WORKLOAD_HAS_QUARANTINE
+    cuts.free([8])
+    assert maps.allowed == {}
+
+
+def test_what_passed_the_quarantine_of_a_cgroup_that_is_gone_is_swept() -> None:
+    maps = FakeMaps()
+    WorkloadCuts(maps).cut([7, 8], value(1), quarantined=True, destinations=[], allowed=[DNS])
+    maps.drop_workload_quarantine(8)
+    Applier(maps, FakeWorkloads()).sweep([], 0)
+    assert [each.workload_cgroup_id for each in maps.allowed] == [7]
 
 
 def test_values_are_removed_after_the_flags_that_switch_them_off() -> None:

@@ -47,6 +47,8 @@ class Unusable:
 class Decided:
     alerts: Sequence[Mapping[str, Any]] = ()
     enforcements: Sequence[Mapping[str, Any]] = ()
+    waiting: Sequence[Mapping[str, Any]] = ()
+    audits: Sequence[Mapping[str, Any]] = ()
     errors: Sequence[Unusable] = ()
 
 
