@@ -3,7 +3,7 @@
 
 :class:`Node` is a node as its sensor would tell it: processes are born, exec, serve, ask names and connect,
 and the events so far are cut into batches with dictionaries, positions and ledgers that fit together.
-:func:`load` is a stream of such batches: 70 % connect and close, 20 % DNS, 10 % process events.
+:class:`Load` is a stream of such batches: 70 % connect and close, 20 % DNS, 10 % process events.
 """
 
 from __future__ import annotations
@@ -274,34 +274,79 @@ _SERVICES: Final = (
     "/app/checkout", "/usr/bin/java", "/usr/sbin/haproxy", "/app/search",
 )  # fmt: skip
 _COMMANDS: Final = ("/usr/bin/dash", "/usr/bin/date", "/usr/bin/cat", "/usr/bin/grep", "/usr/bin/python3.11")
+# Peers of one service that is no crawler: a dozen services of its own, and some of the outside world.
+_PEERS: Final = 40
+_PEER_PORTS: Final = (443, 443, 5432, 6379, 8080, 9092)
 
 
-def load(batches: int, seed: int = 1, events_per_batch: int = EVENTS_PER_BATCH) -> Iterator[Record]:
+@dataclass(frozen=True, slots=True)
+class _Peer:
+    """Somebody a service speaks to by name."""
+
+    name: str
+    address: str
+    port: int
+
+
+class Load:
     """A busy node without an attack: services connect, ask names, and start harmless commands.
 
     Of the events 70 % are connects and closes, 20 % DNS questions and answers, 10 % fork, exec and exit.
+
+    Args:
+        seed: The same gives the same.
+        strangers: Each connection goes to another of 65,536 addresses that no name stands for: what a scanner
+            or a crawler does, and the worst case of all that remembers. Otherwise each service speaks to forty
+            peers by name, to the popular ones more often (Zipf), as services do.
     """
-    dice = random.Random(seed)
-    node = Node(workloads=[dict(HOST), *(workload(f"host/worker-1/s{each}.service") for each in range(8))])
-    services = [node.service(path, workload=place) for place, path in enumerate(_SERVICES, start=1)]
-    for _ in range(batches):
-        while len(node.events) < events_per_batch:
-            _one_turn(node, services, dice)
-        yield node.batch()
-        # Images of commands that ended are in no later batch.
-        del node.images[len(services) + 1 :]
 
+    def __init__(self, seed: int = 1, *, strangers: bool = False) -> None:
+        self._dice = random.Random(seed)
+        self._strangers = strangers
+        self._node = Node(
+            workloads=[dict(HOST), *(workload(f"host/worker-1/s{each}.service") for each in range(8))]
+        )
+        self._services = [
+            self._node.service(path, workload=place) for place, path in enumerate(_SERVICES, start=1)
+        ]
+        self._peers = {each: self._peers_of(each) for each in self._services}
+        self._weights = [1 / rank for rank in range(1, _PEERS + 1)]
 
-def _one_turn(node: Node, services: Sequence[int], dice: random.Random) -> None:
-    """30 events: 21 connect or close, 6 DNS, 3 process."""
-    for _ in range(10):
-        service, address = dice.choice(services), f"10.2.{dice.randrange(256)}.{dice.randrange(256)}"
-        node.connect(service, address, 5432)
-        node.close(service, address, 5432)
-    node.close(dice.choice(services), "10.9.9.9", 40000, inbound=True)
-    for _ in range(3):
-        service, name = dice.choice(services), f"s{dice.randrange(500)}.shop.svc.cluster.local"
-        node.ask(service, name)
-        node.answer(service, name, [f"10.3.0.{dice.randrange(256)}"])
-    command = node.spawn(dice.choice(services), dice.choice(_COMMANDS))
-    node.add("ProcessExit", command, exit_status=0, signal=0)
+    def batches(self, count: int, events_per_batch: int = EVENTS_PER_BATCH) -> Iterator[Record]:
+        """So many batches."""
+        node = self._node
+        for _ in range(count):
+            while len(node.events) < events_per_batch:
+                self._one_turn()
+            yield node.batch()
+            # Images of commands that ended are in no later batch.
+            del node.images[len(self._services) + 1 :]
+
+    def _one_turn(self) -> None:
+        """30 events: 21 connect or close, 6 DNS, 3 process."""
+        node, dice = self._node, self._dice
+        for _ in range(3):
+            service = dice.choice(self._services)
+            peer = self._peer(service)
+            node.ask(service, peer.name)
+            node.answer(service, peer.name, [peer.address])
+        for _ in range(10):
+            service = dice.choice(self._services)
+            peer = self._peer(service)
+            address, port = peer.address, peer.port
+            if self._strangers:
+                address, port = f"10.2.{dice.randrange(256)}.{dice.randrange(256)}", 5432
+            node.connect(service, address, port)
+            node.close(service, address, port)
+        node.close(dice.choice(self._services), "10.9.9.9", 40000, inbound=True)
+        command = node.spawn(dice.choice(self._services), dice.choice(_COMMANDS))
+        node.add("ProcessExit", command, exit_status=0, signal=0)
+
+    def _peer(self, service: int) -> _Peer:
+        return self._dice.choices(self._peers[service], self._weights)[0]
+
+    def _peers_of(self, service: int) -> list[_Peer]:
+        return [
+            _Peer(f"s{each}.shop.svc.cluster.local", f"10.3.{service}.{each}", self._dice.choice(_PEER_PORTS))
+            for each in self._dice.sample(range(256), _PEERS)
+        ]
