@@ -17,7 +17,8 @@ from bench.errors import BenchError
 from demo.errors import DemoError
 
 NAMES = (
-    "latency", "policy", "profiles", "names", "gap", "drain", "stream", "rules", "loop", "apply", "footprint",
+    "latency", "policy", "profiles", "names", "gap", "drain", "stream", "fleet", "rules", "loop", "apply",
+    "footprint",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ the outcome, with its place. A record without a batch's shape raises
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,13 +38,13 @@ from stream_apps.sigma.build import build_book, build_detector
 from stream_apps.threats import threat_of, threat_of_quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from stream_apps.config import StreamConfig
     from stream_apps.correlate.order import Admission, Event
     from stream_apps.detect.baseline import Baseline
     from stream_apps.detect.findings import Finding
-    from stream_apps.detect.rule import Detector, Suspect
+    from stream_apps.detect.rule import Detector, Rule, Sighting, Suspect
     from stream_apps.detect.sensor_silence import Quiet
     from stream_apps.errors import Stage
     from stream_apps.respond.threat import Response, Threat
@@ -54,6 +55,7 @@ DNS_ANSWER: Final = "nsp.DnsAnswer"
 # Errors of one batch that are reported one by one; a batch of nothing but errors has one cause.
 MAX_ERRORS: Final = 32
 
+_Look = Callable[[str, int, "Mapping[str, Any]"], "Iterable[tuple[Rule, Suspect, Sighting]]"]
 _Watched = dict[str, dict[int, list[tuple["Detector", "Suspect"]]]]
 
 
@@ -243,7 +245,7 @@ class Pipeline:
         images = len(workload_ids)
         self._observing.begin(scene, events[0][1]["ktime_ns"] if events else 0)
         self._sigma.begin(scene)
-        looked_at = self._observing.kinds | self._sigma.kinds
+        lookers_of = self._lookers().get
         for number, (kind, event) in enumerate(events):
             try:
                 process = event["process"]
@@ -254,26 +256,22 @@ class Pipeline:
                 table = table_of(kind)
                 if table is not None and process in table:
                     self._judge(scene, table[process], (kind, event), findings)
-                if kind in looked_at:
-                    self._look(scene, (kind, event), findings, outcome)
+                for look in lookers_of(kind, ()):
+                    for rule, suspect, sighting in look(kind, process, event):
+                        findings.add(scene, rule, suspect, sighting, (kind, event))
             except Exception as error:  # noqa: BLE001 - one bad event; the rest are processed
                 place = f"events[{number}] {kind} at {_position(event)}"
                 stage: Stage = "correlate" if kind == DNS_ANSWER else "detect"
                 self._report(outcome, EventError(stage, place, _words(error)))
+        self._report_faults(outcome)
         return findings
 
-    def _look(self, scene: Scene, place: Event, findings: Findings, outcome: Outcome) -> None:
-        """Show an event to those who look at all of its kind: observers, and Sigma rules."""
-        kind, event = place
-        process: int = event["process"]
-        if kind in self._observing.kinds:
-            for rule, suspect, sighting in self._observing.see(kind, process, event):
-                findings.add(scene, rule, suspect, sighting, place)
-            if self._observing.faults:
-                self._report_faults(place, outcome)
-        if kind in self._sigma.kinds:
-            for rule, suspect, sighting in self._sigma.see(kind, process, event):
-                findings.add(scene, rule, suspect, sighting, place)
+    def _lookers(self) -> dict[str, tuple[_Look, ...]]:
+        """Who looks at all events of a kind: observers, and Sigma rules, which may have changed."""
+        found: dict[str, tuple[_Look, ...]] = dict.fromkeys(self._observing.kinds, (self._observing.see,))
+        for kind in self._sigma.kinds:
+            found[kind] = (*found.get(kind, ()), self._sigma.see)
+        return found
 
     @staticmethod
     def _judge(
@@ -285,13 +283,11 @@ class Pipeline:
             if sighting is not None:
                 findings.add(scene, detector.rule, suspect, sighting, place)
 
-    def _report_faults(self, place: Event, outcome: Outcome) -> None:
-        """Observers that raised at an event."""
-        kind, event = place
-        for rule_id, error in self._observing.faults:
-            where = f"{rule_id} {kind} at {_position(event)}"
+    def _report_faults(self, outcome: Outcome) -> None:
+        """Observers that raised."""
+        for rule_id, error, at in self._observing.faults:
+            where = f"{rule_id} {at[0]} at {_position(at[1])}" if at else f"{rule_id} at the beginning"
             self._report(outcome, EventError("detect", where, _words(error)))
-        self._observing.faults.clear()
 
     def _respond(self, scene: Scene, findings: Findings, now_ns: int, outcome: Outcome) -> None:
         for finding in findings.in_order():

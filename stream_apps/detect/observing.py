@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 Called = tuple["Observer", "Handler"]
 Seen = tuple["Rule", "Suspect", "Sighting"]
 
-Fault = tuple[str, Exception]
+Fault = tuple[str, Exception, "tuple[str, Mapping[str, Any]] | None"]
+"""Rule, error, and the event it came at; None: at the beginning of the batch."""
 
 # What no process did is one finding a rule and node.
 _NOBODY: Final = 1
@@ -37,7 +38,7 @@ class Observing:
 
     Attributes:
         kinds: Record names that anybody wants to see.
-        faults: Rule and error of the observers that raised at the last event; whoever reads clears them.
+        faults: What observers raised in this batch.
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
@@ -54,11 +55,12 @@ class Observing:
         """Take up a batch, whose first event is of that time."""
         self._frame = frame = Frame(scene)
         self._met = {kind: set() for kind in self._first}
+        self.faults = []
         for each in self._observers:
             try:
                 each.begin(frame, first_boot_ns + frame.offset_ns)
             except Exception as error:  # noqa: BLE001 - as in see
-                self.faults.append((each.rule.id, error))
+                self.faults.append((each.rule.id, error, None))
 
     def see(self, kind: str, process: int, event: Mapping[str, Any]) -> Sequence[Seen]:
         """Show an event of one of :attr:`kinds`: by whom, and what was seen. Mostly nothing."""
@@ -86,7 +88,7 @@ class Observing:
                             sighting = replace(sighting, group=_NOBODY)
                         found = (*found, (observer.rule, suspect, sighting))
             except Exception as error:  # noqa: BLE001 - one observer's fault; the others go on
-                self.faults.append((observer.rule.id, error))
+                self.faults.append((observer.rule.id, error, (kind, event)))
         return found
 
     def metrics(self) -> Mapping[tuple[str, str], int]:

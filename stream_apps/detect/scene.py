@@ -6,7 +6,7 @@ Input: a batch's view and the tables of ``correlate``. Output: look-ups, and the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class Scene:
     descents: list[Descent | None]
     names: NameTable
     pods: PodTable
+    # By workload of the batch, once somebody asked.
+    _pod_of: dict[int, Pod | None] = field(default_factory=dict)
 
     def wall_ns(self, boot_ns: int) -> int:
         """Wall time of an instant of the node's boot clock."""
@@ -43,7 +45,12 @@ class Scene:
 
     def pod(self, index: int) -> Pod | None:
         """The pod an image runs in."""
-        return self.pods.of_workload(self.view.workloads[self.view.workload_of[index]])
+        number = self.view.workload_of[index]
+        try:
+            return self._pod_of[number]
+        except KeyError:
+            found = self._pod_of[number] = self.pods.of_workload(self.view.workloads[number])
+            return found
 
     def name_behind(self, index: int, address: str, boot_ns: int) -> KnownName | None:
         """The name an image's workload knows an address by."""

@@ -20,6 +20,7 @@ from stream_apps.sigma import taxonomy
 from stream_apps.sigma.correlation import Correlator
 from stream_apps.sigma.evidence import explanation_of
 from stream_apps.sigma.facts import FactMaker
+from stream_apps.sigma.quiet import Quiet
 from stream_apps.sigma.ruleset import RuleSet
 
 if TYPE_CHECKING:
@@ -86,15 +87,24 @@ class SigmaDetector:
             self._take(self._book.rules)
         self._scene = scene
         self._maker.begin()
+        self._quiet.begin(scene)
 
     def see(self, kind: str, process: int, event: Mapping[str, Any]) -> Sequence[Seen]:
         """Show an event of one of :attr:`kinds`: what matches. Mostly nothing."""
         scene = self._scene
         if scene is None:
             return _NOTHING
+        quiet = self._quiet
+        place = quiet.place(scene, kind, process, event)
+        if place is not None and quiet.knows(scene, process, place):
+            return _NOTHING
         facts = self._maker.make(scene, kind, process, event)
-        matched = self._rules.indexes[kind].matches(facts)
+        index = self._rules.indexes[kind]
+        faults = index.faults
+        matched = index.matches(facts)
         if not matched:
+            if place is not None and faults == index.faults:
+                quiet.add(scene, process, place)
             return _NOTHING
         return [seen for rule in matched for seen in self._told(scene, rule, facts, process, event)]
 
@@ -108,6 +118,7 @@ class SigmaDetector:
         found["sigma_rule_errors"] += faults + sum(self._errors.values())
         sizes = {
             "sigma_rules_now": len(self._rules),
+            "sigma_quiet_places_now": len(self._quiet),
             "sigma_groups_now": sum(map(len, self._correlators.values())),
             "sigma_rules_unusable_now": sum(each.status == "refused" for each in self._book.verdicts),
         }
@@ -121,6 +132,7 @@ class SigmaDetector:
         self._rules = rules
         self.kinds = frozenset(rules.indexes)
         self._maker = FactMaker(self._book.users, rules.needed)
+        self._quiet = Quiet(by_name=self._maker.needs_host)
         self._correlators = {}
         self._fed: dict[str, list[Correlator]] = {}
         for each in rules.correlations:

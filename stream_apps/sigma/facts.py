@@ -50,6 +50,9 @@ class FactMaker:
     Args:
         users: Names of user ids.
         needed: Slots that rules ask for.
+
+    Attributes:
+        needs_host: A rule asks for the name behind an address.
     """
 
     def __init__(self, users: Mapping[int, str], needed: frozenset[int]) -> None:
@@ -61,7 +64,7 @@ class FactMaker:
         self._needs_user = not needed.isdisjoint({t.USER, t.PARENT_USER})
         self._needs_ids = not needed.isdisjoint({t.PROCESS_ID, t.PARENT_PROCESS_ID, t.COMPUTER})
         self._needs_pod = not needed.isdisjoint(_POD_SLOTS)
-        self._needs_host = t.DESTINATION_HOST in needed
+        self.needs_host = t.DESTINATION_HOST in needed
         self._actors: dict[int, Facts] = {}
         self._parents: dict[int, tuple[Any, ...]] = {}
         self._adders: dict[str, Callable[[Scene, int, Mapping[str, Any], Facts], None]] = {
@@ -146,7 +149,7 @@ class FactMaker:
     def _destination(self, scene: Scene, index: int, event: Mapping[str, Any], facts: Facts) -> None:
         address = event["remote_address"]
         _put_end(facts, _DESTINATION, address, event["remote_port"])
-        if self._needs_host:
+        if self.needs_host:
             known = scene.name_behind(index, address, event["ktime_ns"])
             if known is not None:
                 _put(facts, t.DESTINATION_HOST, known.name)

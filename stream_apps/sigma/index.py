@@ -34,12 +34,14 @@ class RuleIndex:
     Attributes:
         rules: In the order in which matches are told.
         errors: Faults by rule id.
+        faults: All of them.
         unindexed: Rules asked for each event.
     """
 
     def __init__(self, rules: Sequence[EventRule]) -> None:
         self.rules = tuple(rules)
         self.errors: Counter[str] = Counter()
+        self.faults = 0
         self._tests = [compile_node(each.condition) for each in self.rules]
         atoms: dict[Atom, list[int]] = {}
         always = []
@@ -85,6 +87,7 @@ class RuleIndex:
                     hits.append(number)
             except Exception:  # noqa: BLE001 - one rule's fault, counted; the others are asked
                 self.errors[self.rules[number].rule.id] += 1
+                self.faults += 1
         if not hits:
             return []
         return [self.rules[number] for number in sorted(hits)]

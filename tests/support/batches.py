@@ -296,7 +296,7 @@ class Load:
     Args:
         seed: The same gives the same.
         strangers: Each connection goes to another of 65,536 addresses that no name stands for: what a scanner
-            or a crawler does, and the worst case of all that remembers. Otherwise each service speaks to forty
+            or a crawler does, and the worst case for all that remembers. Else each service speaks to forty
             peers by name, to the popular ones more often (Zipf), as services do.
     """
 

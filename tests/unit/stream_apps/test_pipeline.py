@@ -11,7 +11,7 @@ from schemas.codec import decode_as, encode
 from stream_apps.config import StreamConfig
 from stream_apps.errors import BatchError
 from stream_apps.pipeline import MAX_ERRORS, Pipeline
-from tests.support.batches import SECOND, Node, load
+from tests.support.batches import SECOND, Load, Node
 from tests.support.stream import cut, pipeline, rules, run, subject
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ def test_what_the_default_configuration_decides_is_a_dry_run() -> None:
 def test_an_honest_load_gives_no_alert_and_the_account_closes() -> None:
     through = pipeline()
     kinds: dict[str, int] = {}
-    for batch in load(5):
+    for batch in Load().batches(5):
         outcome = through.process(batch, batch["clock"]["wall_ns"])
         assert (outcome.alerts, outcome.errors, outcome.duplicates) == ([], [], 0)
         for kind, _ in batch["events"]:
