@@ -117,7 +117,7 @@ class SigmaDetector:
         found["sigma_groups_evicted"] += evicted
         found["sigma_rule_errors"] += faults + sum(self._errors.values())
         sizes = {
-            "sigma_rules_now": len(self._rules),
+            "sigma_rules_now": len(self._book.rules),
             "sigma_quiet_places_now": len(self._quiet),
             "sigma_groups_now": sum(map(len, self._correlators.values())),
             "sigma_rules_unusable_now": sum(each.status == "refused" for each in self._book.verdicts),
