@@ -91,6 +91,18 @@ def assert_same_alert_same_id(alerts: list[dict[str, Any]]) -> None:
     assert len(ids) == len({each["id"] for each in alerts})
 
 
+def assert_one_response_each(broker: KafkaBroker, key: SigningKey, count: int) -> None:
+    """Each attack was answered by one order; what comes again has its generation, which sensors refuse."""
+    keys = VerifyingKeys.from_pems([key.public_pem()])
+    generations: dict[bytes, set[int]] = {}
+    for each in read_all(broker.bootstrap, ENFORCEMENT.name):
+        if each.value() and b"/process/" in each.key():
+            order = decode_as("Enforcement", keys.verify(each.value()))
+            generations.setdefault(each.key(), set()).add(order["generation"])
+    assert len(generations) == count
+    assert [key for key, several in generations.items() if len(several) != 1] == []
+
+
 def test_an_exploit_becomes_an_alert_and_a_signed_cut_for_its_node(
     broker: KafkaBroker, stream_app: Callable[..., StreamProcess]
 ) -> None:
@@ -162,6 +174,7 @@ def test_kill_9_loses_nothing_below_the_committed_offset(
     alerts = alerts_when(broker.bootstrap, count, app)
     assert len(names(alerts)) == count
     assert_same_alert_same_id(alerts)
+    assert_one_response_each(broker, app.key, count)
     assert app.stop() == 0, app.log_tail()
     assert sum(committed(broker.bootstrap, GROUP, EVENTS.name).values()) == count
 
@@ -194,6 +207,7 @@ def test_a_broker_that_goes_and_comes_costs_nothing(
     alerts = alerts_when(broker.bootstrap, 600, app)
     assert len(names(alerts)) == 600
     assert_same_alert_same_id(alerts)
+    assert_one_response_each(broker, app.key, 600)
     assert app.running
 
 
@@ -212,6 +226,7 @@ def test_two_processes_share_the_work_and_one_leaves(
     alerts = alerts_when(broker.bootstrap, 1200, two)
     assert len(names(alerts)) == 1200
     assert_same_alert_same_id(alerts)
+    assert_one_response_each(broker, two.key, 1200)
     assert two.stop() == 0, two.log_tail()
     assert sum(committed(broker.bootstrap, GROUP, EVENTS.name).values()) == 1200
 
