@@ -116,6 +116,14 @@ static __always_inline int glance_at_packet(struct __sk_buff *skb,
 	return 0;
 }
 
+/* UDP-Lite, SCTP and DCCP begin with their ports too; nothing in them is followed further. */
+static __always_inline int has_ports(u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP ||
+	       protocol == NSP_PROTOCOL_DCCP || protocol == NSP_PROTOCOL_SCTP ||
+	       protocol == NSP_PROTOCOL_UDPLITE;
+}
+
 /* Returns 0, or -1 when the packet is beyond what is followed. Other protocols: no ports. */
 static __always_inline int walk_packet(struct __sk_buff *skb, struct nsp_packet_headers *headers)
 {
@@ -132,8 +140,7 @@ static __always_inline int walk_packet(struct __sk_buff *skb, struct nsp_packet_
 		offset = walk_ipv6(skb, &headers->protocol);
 	if (!offset)
 		return -1;
-	if (headers->protocol != IPPROTO_TCP && headers->protocol != IPPROTO_UDP &&
-	    !is_icmp(headers->protocol))
+	if (!has_ports(headers->protocol) && !is_icmp(headers->protocol))
 		return 0;
 	if (bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)))
 		return -1;

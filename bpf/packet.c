@@ -290,6 +290,8 @@ static __always_inline int decide_packet(struct __sk_buff *skb, u8 direction,
 static __always_inline int is_dns(const struct nsp_socket *socket,
 				  const struct nsp_packet_headers *headers, u8 direction)
 {
+	if (headers->protocol != IPPROTO_TCP && headers->protocol != IPPROTO_UDP)
+		return 0;
 	if (socket && headers->protocol == IPPROTO_TCP && socket->direction == NSP_DIRECTION_IN)
 		return 0;
 	if (socket && direction == NSP_DIRECTION_IN && socket->came_in &&

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -164,3 +165,18 @@ def test_an_echo_is_answered_to_who_may_ask(watch: Watch, actor: Actor) -> None:
     assert actor.tell("sendbytesto", "raw", icmp(8), THERE, 0) == 8
     answer, peer, _ = actor.tell("recvbytes", "raw")
     assert (bytes.fromhex(answer)[20], peer) == (0, THERE), "an answer, behind its IP header"
+
+
+@pytest.mark.parametrize("protocol", [33, 132, 136], ids=["dccp", "sctp", "udplite"])
+def test_other_protocols_with_ports_pass_by_port(watch: Watch, actor: Actor, protocol: int) -> None:
+    governed(watch, default=network(traffic(*ANY_ADDRESS, ports=[(protocol, 7001, 7001)]), raw_sockets=True))
+    actor.tell("socket", "raw", socket.AF_INET, RAW, protocol)
+    for port, answer in ((7001, 12), (7002, "EPERM")):
+        header = struct.pack(">HHQ", 40001, port, 0)
+        assert actor.tell("sendbytesto", "raw", header.hex(), THERE, 0) == answer, port
+
+
+def test_udplite_to_a_resolver_s_port_is_no_dns(watch: Watch, actor: Actor) -> None:
+    governed(watch, default=network(traffic(*ANY_ADDRESS, ports=[(136, 53, 53)])))
+    assert actor.tell("socket", "lite", socket.AF_INET, DATAGRAM, 136) is None
+    assert actor.tell("sendbytesto", "lite", "00" * 12, THERE, 53) == 12
