@@ -11,7 +11,7 @@ C_FILES := $(wildcard bpf/*.c bpf/*.h bench/load/*.c)
 SH_FILES := tools/setup .ci/run $(wildcard bpf/*.sh tests/kernels/*.sh)
 PY_TREES := $(wildcard sensor stream_apps schemas nsp demo tests bench)
 
-.PHONY: help setup demo test chaos fuzz check check-setup check-lint check-types check-imports check-c check-shell format test-kernels bench lock clean
+.PHONY: help setup demo playground test chaos fuzz check check-setup check-lint check-types check-imports check-c check-shell format test-kernels bench lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,10 @@ setup: ## Prepare this checkout for everything below
 demo: ## Attack a small shop in namespaces and watch the kernel cut the attacker (as root)
 	@tools/setup demo
 	@$(PY) -m demo
+
+playground: ## A whole installation to try rules and commands on, until Ctrl-C (as root; else from a recording)
+	@tools/setup test
+	@$(PY) -m demo.playground
 
 test: check ## Checks, then every test this machine can run; skipped ones with their reason
 	@tools/setup test
