@@ -38,6 +38,8 @@ from sensor.publish.losses import Losses
 from sensor.publish.notices import Notices
 from sensor.publish.pipeline import Pipeline
 from sensor.publish.producer import BatchProducer, client_config, kafka_client
+from sensor.selftest.place import ProbePlace
+from sensor.selftest.tester import SelfTester
 from sensor.workload.table import WorkloadTable
 
 if TYPE_CHECKING:
@@ -104,9 +106,18 @@ class Agent:
         if settings.interfaces == "on":
             root = kernel.cgroup_root
             self._interfaces = Interfaces(settings.pin_directory, lambda: self._workloads.directories(root))
+        self._self_test = self._tester(settings, kernel)
         self._stopping = False
         self._walk_at = 0.0
         self._tidy_at = time.monotonic() + memory.TIDY_EVERY_S
+
+    def _tester(self, settings: Settings, kernel: Kernel) -> SelfTester:
+        # By the pin directory's name: two sensors that see the same cgroups have a probe each.
+        directory = kernel.cgroup_root / f"{settings.pin_directory.name}-selftest"
+        place = ProbePlace(directory, kernel.state, self._workloads)
+        return SelfTester(
+            settings.selftest_interval_s, place, self._pipeline, self.notices.notice, lambda: self.health()[0]
+        )
 
     def stop(self, *_: object) -> None:
         """Ask it to end; also a signal handler."""
@@ -118,6 +129,7 @@ class Agent:
         Returns:
             Batches the broker had not acknowledged at the end.
         """
+        self._self_test.start()
         cgroups = self._workloads.walk(self._kernel.cgroup_root)
         guarded = self._workloads.guard(SLOT_UNKNOWN, self._settings.guard_cgroups)
         processes = self._pipeline.prepare()
@@ -142,6 +154,7 @@ class Agent:
             self._pipeline.run(lambda: self._stopping, self._tick)
             left = self._pipeline.drain(STOP_TIMEOUT_S)
         finally:
+            self._self_test.stop()
             self._enforcement.stop()
             if self._interfaces is not None:
                 self._interfaces.stop()
@@ -156,6 +169,7 @@ class Agent:
             self._workloads.walk(self._kernel.cgroup_root)
         if self._interfaces is not None:
             self._interfaces.tick(now, self._workloads.changes)
+        self._self_test.tick(now)
         if now >= self._tidy_at:
             self._tidy_at = now + memory.TIDY_EVERY_S
             memory.tidy()
@@ -166,6 +180,7 @@ class Agent:
             "produce": self._producer.counters,
             "enforce": dict(self._enforcement.counters),
             **self._verdicts(),
+            "selftest": self._self_test.counters,
             "interfaces": {} if self._interfaces is None else self._interfaces.totals(),
             "enforce_refused": {_word(each): n for each, n in dict(self._enforcement.refused).items()},
         }
@@ -201,6 +216,7 @@ class Agent:
             "lineage_processes": len(self._processes),
             "workload_cgroups": len(self._workloads),
             **({} if self._interfaces is None else self._interfaces.gauges()),
+            **self._self_test.gauges(),
             "enforce_in_force": self._enforcement.in_force,
             **{f"policy_{name}": count for name, count in self._policies.usage().items()},
             "kernel_events_attempted": sum(self._kernel.sequences()),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import math
 import re
 import socket
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 MIN_RING_BYTES: Final = 64 * 1024
 MAX_RING_BYTES: Final = 256 * 1024 * 1024
+# Each test costs some 60 ms of CPU, so a node tests itself every few minutes; less is for measurements.
+MIN_SELFTEST_S: Final = 0.01
+MAX_SELFTEST_S: Final = 86_400.0
 # A node name is a topic key and part of ids that use "/" between their parts.
 _NODE_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _COMPRESSIONS: Final = ("none", "lz4", "zstd", "snappy", "gzip")
@@ -62,6 +66,7 @@ class Settings:
         learned_floor_s: How long an answered address counts at least,
         learned_grace_s: and how long beyond its TTL.
         interfaces: ``on``: attach to network interfaces too (ARP, packet sockets); ``off``.
+        selftest_interval_s: Seconds between tests of the sensor by itself; 0: none.
         kafka_options: Further librdkafka settings (TLS), for every client of this process.
         log_format: ``json`` or ``console``.
         log_level: ``debug``, ``info``, ``warning`` or ``error``.
@@ -86,6 +91,7 @@ class Settings:
     learned_floor_s: int = 30
     learned_grace_s: int = 60
     interfaces: str = "on"
+    selftest_interval_s: float = 300.0
     kafka_options: Mapping[str, str] = field(default_factory=dict)
     log_format: str = "json"
     log_level: str = "info"
@@ -118,6 +124,9 @@ def _check(settings: Settings) -> None:
 def _check_profiles(settings: Settings) -> None:
     _check_range("learned-floor-s", settings.learned_floor_s, 1, 86_400)
     _check_range("learned-grace-s", settings.learned_grace_s, 0, 86_400)
+    if settings.selftest_interval_s and not MIN_SELFTEST_S <= settings.selftest_interval_s <= MAX_SELFTEST_S:
+        expected = f"0, or seconds from {MIN_SELFTEST_S} to {MAX_SELFTEST_S:.0f}"
+        raise SettingsError("selftest-interval", str(settings.selftest_interval_s), expected)
     for path in settings.guard_cgroups:
         if not path.startswith("/"):
             raise SettingsError(
@@ -170,6 +179,16 @@ def _whole(value: object) -> int:
         return int(str(value))
     except ValueError as error:
         raise ValueError("a whole number") from error
+
+
+def _seconds(value: object) -> float:
+    try:
+        seconds = float(str(value))
+    except ValueError as error:
+        raise ValueError("a number of seconds") from error
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ValueError("a number of seconds")
+    return seconds
 
 
 def _address(value: object) -> tuple[str, int] | None:
@@ -239,6 +258,7 @@ _FLAGS: Final[dict[str, str]] = {
     "container runtimes, systemd, ...); repeatable",
     "learned_floor_s": "seconds an answered address counts at least (default: 30)",
     "learned_grace_s": "seconds it counts beyond its TTL (default: 60)",
+    "selftest_interval": "seconds between tests of the sensor by itself, 0 for none (default: 300)",
     "interfaces": "on or off: attach to network interfaces (ARP spoofing, packet sockets; default: on)",
     "kafka_option": "librdkafka setting as name=value, e.g. for TLS; repeatable",
     "log_format": "json or console (default: json)",
@@ -254,6 +274,7 @@ _FIELDS: Final = {
     "resolver": "resolvers",
     "protected_executable": "protected_executables",
     "kafka_option": "kafka_options",
+    "selftest_interval": "selftest_interval_s",
 }
 _CONVERT: Final[dict[str, Callable[[object], object]]] = {
     "cgroup_root": lambda value: Path(str(value)),
@@ -273,6 +294,7 @@ _CONVERT: Final[dict[str, Callable[[object], object]]] = {
     "learned_floor_s": _whole,
     "learned_grace_s": _whole,
     "interfaces": _choice("on", "off"),
+    "selftest_interval": _seconds,
     "log_format": _choice("json", "console"),
     "log_level": _choice("debug", "info", "warning", "error"),
 }

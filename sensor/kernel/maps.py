@@ -7,6 +7,7 @@ call. A refused write raises; nothing is retried here.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Final
 
 from sensor.kernel import bpf_syscall as bpf
@@ -47,16 +48,20 @@ class EnforcementMaps:
     def __init__(self, maps: Mapping[str, int], mark_sockets: tuple[int, int]) -> None:
         self._maps = maps
         self._mark_sockets = mark_sockets
+        # Orders and self-tests come from two threads; between a look and a write the other must not write.
+        self._enforcing = threading.Lock()
 
     def set_quarantine(self, key: ProcessKey, value: EnforcementValue) -> None:
         """Cut a process and whoever carries it as quarantine root."""
-        self._enforces(True)
-        self._write("quarantines", key.pack(), value.pack())
+        with self._enforcing:
+            self._enforces(True)
+            self._write("quarantines", key.pack(), value.pack())
 
     def drop_quarantine(self, key: ProcessKey) -> bool:
         """End a quarantine; False when there was none."""
-        dropped = bpf.map_delete(self._maps["quarantines"], key.pack())
-        self._enforces(self._something_is_enforced())
+        with self._enforcing:
+            dropped = bpf.map_delete(self._maps["quarantines"], key.pack())
+            self._enforces(self._something_is_enforced())
         return dropped
 
     def quarantine(self, key: ProcessKey) -> EnforcementValue | None:
@@ -180,12 +185,13 @@ class EnforcementMaps:
 
     def set_workload_flags(self, cgroup_id: int, flags: int) -> None:
         """Say which enforcement tables the kernel must look into for a workload; 0 removes the entry."""
-        if flags:
-            self._enforces(True)
-            self._write("workload_flags", U64.pack(cgroup_id), U32.pack(flags))
-        else:
-            bpf.map_delete(self._maps["workload_flags"], U64.pack(cgroup_id))
-            self._enforces(self._something_is_enforced())
+        with self._enforcing:
+            if flags:
+                self._enforces(True)
+                self._write("workload_flags", U64.pack(cgroup_id), U32.pack(flags))
+            else:
+                bpf.map_delete(self._maps["workload_flags"], U64.pack(cgroup_id))
+                self._enforces(self._something_is_enforced())
 
     def workload_flags(self, cgroup_id: int) -> int:
         """The flags of a workload; 0 when it has none."""

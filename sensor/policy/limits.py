@@ -14,6 +14,8 @@ from sensor.policy.errors import PolicyRefused
 MAX_RULESETS: Final = 8192
 MAX_POLICIES: Final = 4096
 MAX_POLICY_SLOTS: Final = 4096
+# The last one is nobody's and never has a policy: no profile reaches the sensor's own probe.
+SLOT_SELF_TEST: Final = MAX_POLICY_SLOTS - 1
 MAX_PROGRAMS: Final = 4096
 MAX_PROGRAM_RULES: Final = 16384
 # NSP_MAX_WORKLOADS: the names cgroups may have before they are there, seven for each pod that is to come.

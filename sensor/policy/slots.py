@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sensor.policy.layout import SLOT_UNKNOWN
-from sensor.policy.limits import MAX_POLICY_SLOTS, QUARANTINE_NS
+from sensor.policy.limits import QUARANTINE_NS, SLOT_SELF_TEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,9 +32,11 @@ class Slots:
 
     def adopt(self, slots: Mapping[str, int], others: Iterable[int] = ()) -> None:
         """What an earlier sensor gave; others are in use by nobody knows whom, so they rest a while."""
-        self._slot_of = {subject: slot for subject, slot in slots.items() if slot >= _FIRST}
+        self._slot_of = {subject: slot for subject, slot in slots.items() if _FIRST <= slot < SLOT_SELF_TEST}
         taken = set(self._slot_of.values())
-        self._free_after = {slot: QUARANTINE_NS for slot in others if slot >= _FIRST and slot not in taken}
+        self._free_after = {
+            slot: QUARANTINE_NS for slot in others if _FIRST <= slot < SLOT_SELF_TEST and slot not in taken
+        }
 
     def get(self, subject: str) -> int | None:
         """The slot a subject has."""
@@ -67,10 +69,10 @@ class Slots:
         for slot in rested:
             del self._free_after[slot]
         taken = self._free_after.keys() | set(self._slot_of.values())
-        if len(taken) >= MAX_POLICY_SLOTS - _FIRST:
+        if len(taken) >= SLOT_SELF_TEST - _FIRST:
             return None
         while self._next in taken:
-            self._next = self._next + 1 if self._next + 1 < MAX_POLICY_SLOTS else _FIRST
+            self._next = self._next + 1 if self._next + 1 < SLOT_SELF_TEST else _FIRST
         slot = self._next
-        self._next = slot + 1 if slot + 1 < MAX_POLICY_SLOTS else _FIRST
+        self._next = slot + 1 if slot + 1 < SLOT_SELF_TEST else _FIRST
         return slot

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from sensor.publish.batch import Event
@@ -21,7 +21,7 @@ MAX_WAITING: Final = 256
 # a record takes at least 64 bytes, so the last 48 positions are nobody's.
 SLOTS: Final = 48
 # Kinds the schema knows.
-KINDS: Final = frozenset({"STARTED", "ADOPTED", "ENFORCEMENT_REFUSED"})
+KINDS: Final = frozenset({"STARTED", "ADOPTED", "ENFORCEMENT_REFUSED", "SELF_TEST"})
 _MAX_TEXT: Final = 512
 
 
@@ -34,20 +34,23 @@ class Notices:
 
     def __init__(self, losses: Losses) -> None:
         self._losses = losses
-        self._waiting: deque[tuple[int, str, str, str]] = deque()
+        self._waiting: deque[tuple[int, str, str, str, dict[str, Any] | None]] = deque()
         self._ring_end = -1
         self._used = 0
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def notice(self, kind: str, subject: str, detail: str) -> None:
+    def notice(
+        self, kind: str, subject: str, detail: str, *, self_test: dict[str, Any] | None = None
+    ) -> None:
         """Report something.
 
         Args:
-            kind: STARTED, ADOPTED or ENFORCEMENT_REFUSED.
+            kind: STARTED, ADOPTED, ENFORCEMENT_REFUSED or SELF_TEST.
             subject: Enforcement subject, or empty.
             detail: In words an operator understands; cut at 512 characters.
+            self_test: ``SelfTest`` record, for SELF_TEST.
 
         Raises:
             ValueError: The schema has no such kind.
@@ -58,7 +61,7 @@ class Notices:
             self._losses.enforcement__notices_full += 1
             return
         ktime_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        self._waiting.append((ktime_ns, kind, subject[:_MAX_TEXT], detail[:_MAX_TEXT]))
+        self._waiting.append((ktime_ns, kind, subject[:_MAX_TEXT], detail[:_MAX_TEXT], self_test))
 
     def take(self, ring_end: int) -> list[Event]:
         """The waiting ones as events of a batch that ends there; those without a free position wait on."""
@@ -67,7 +70,7 @@ class Notices:
             self._used = 0
         events: list[Event] = []
         while self._waiting and self._used < SLOTS:
-            ktime_ns, kind, subject, detail = self._waiting.popleft()
+            ktime_ns, kind, subject, detail, self_test = self._waiting.popleft()
             events.append((
                 "nsp.SensorNotice",
                 {
@@ -77,6 +80,7 @@ class Notices:
                     "kind": kind,
                     "subject": subject,
                     "detail": detail,
+                    "self_test": self_test,
                 },
             ))  # fmt: skip
             self._used += 1

@@ -131,6 +131,17 @@ class Pipeline:
         self._source.state.set_sensor_state(sequence, self._base + ring_end)
         self._source.ring.release(ring_end)
 
+    @property
+    def read_position(self) -> int:
+        """Up to here, as published, events are in a batch, if only in the one that is being filled."""
+        return self._base + self._start + self._offset
+
+    @property
+    def produced_position(self) -> int:
+        """Up to here, as published, the kernel has written."""
+        ring = self._source.ring
+        return self._base + ring.position + ring.unread_bytes
+
     def prepare(self) -> int:
         """Skip what is noted as acknowledged, run the inventory, and learn from it before it is sent.
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
+from schemas.self_test import workload_of
 from sensor.kernel.errors import KernelError
 from sensor.workload.paths import WorkloadKind, identify, workload_id
 
@@ -94,6 +95,7 @@ class WorkloadTable:
         self._slot_of: Callable[[Workload], int | None] = lambda _: None
         self._placed: dict[int, int | None] = {}
         self._guard: tuple[int, Collection[str]] | None = None
+        self._own: Workload | None = None
         # A cgroup was named that is not in the table: its CGROUP_MKDIR was lost, so walk again.
         self.incomplete = False
 
@@ -120,6 +122,8 @@ class WorkloadTable:
         known = self._by_id.get(cgroup_id)
         if known is not None and known.cgroup_path == path:
             return known
+        if self._own is not None and self._own.cgroup_id == cgroup_id:
+            return self._own
         identity = identify(path)
         if identity.kind == "HOST":
             self.host = Workload(f"host/{self.node}", "HOST", cgroup_id, path)
@@ -138,6 +142,23 @@ class WorkloadTable:
             return workload
         self._add(workload)
         return workload
+
+    def own(self, directory: Path) -> int:
+        """Make a cgroup the sensor's own: nobody's workload, so that no profile or order is about it.
+
+        Returns:
+            Its id.
+        """
+        cgroup_id = directory.stat().st_ino
+        if self._own is None or self._own.cgroup_id != cgroup_id or cgroup_id not in self._by_id:
+            if cgroup_id in self._by_id:
+                self.removed(cgroup_id)
+            path = "/" + str(directory.resolve().relative_to(_mount_of(directory)))
+            self._own = Workload(workload_of(self.node), "HOST_SERVICE", cgroup_id, path)
+            with self._lock:
+                self._by_id[cgroup_id] = self._own
+                self._by_path[path] = cgroup_id
+        return cgroup_id
 
     def _add(self, workload: Workload) -> None:
         with self._lock:

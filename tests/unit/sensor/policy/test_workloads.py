@@ -199,7 +199,7 @@ def test_more_profiles_than_a_node_obeys_are_refused(
 
 
 def test_slots_run_out_visibly_and_rest_before_they_are_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sensor.policy.slots.MAX_POLICY_SLOTS", 4)
+    monkeypatch.setattr("sensor.policy.slots.SLOT_SELF_TEST", 4)
     slots = Slots()
     assert {slots.assign("a", 0), slots.assign("b", 0)} == {2, 3}
     assert slots.assign("c", 0) is None
