@@ -14,8 +14,6 @@ PARTS: Final = (
     "exec", "connect", "close", "refusal", "dns-udp-question", "dns-udp-answer", "dns-tcp-question",
     "dns-tcp-answer", "exit",
 )  # fmt: skip
-# The one whose failure is worse than a gap in what is seen: what must be refused was not.
-REFUSAL: Final = "refusal"
 # Nothing else is in the probe's network namespace, so any two will do.
 PASSING_PORT: Final = 7601
 REFUSED_PORT: Final = 7602

@@ -11,6 +11,7 @@ from stream_apps.correlate.names import NameLimits, NameTable
 from stream_apps.correlate.pods import PodTable
 from stream_apps.correlate.programs import ProgramLists, Programs, program_name
 from stream_apps.detect.registry import RULE_IDS
+from stream_apps.detect.self_test import SelfTestLimits, SelfTests
 from stream_apps.detect.sensor_silence import SensorSilence, SilenceLimits
 from stream_apps.learn.completeness import Thresholds
 from stream_apps.learn.conduct import Mistrust
@@ -86,6 +87,13 @@ def build_silence(config: StreamConfig, pods: PodTable) -> SensorSilence | None:
         return None
     limits = SilenceLimits(item.silent_s, item.lost_events, item.lost_share, config.detect.repeat_after_s)
     return SensorSilence(limits, item.severity, pods.on_node)
+
+
+def build_self_tests(config: StreamConfig) -> SelfTests:
+    """Who judges the sensors' tests of themselves; what they do is left out also where nobody is told."""
+    item = config.detect.self_test
+    limits = SelfTestLimits(item.missed_intervals, item.repeat_s)
+    return SelfTests(limits, item.severity, tells=item.enabled)
 
 
 def build_response(config: StreamConfig, pods: PodTable) -> ResponseDesk:

@@ -23,6 +23,7 @@ from stream_apps.detect import (
     mining,
     networks,
     port_scan,
+    self_test,
     sensor_silence,
     unresolved_address,
 )
@@ -164,6 +165,18 @@ class SensorSilenceItem(RuleItem):
     """And of all events of that minute."""
 
 
+_SELF_TEST = self_test.SelfTestLimits()
+
+
+class SelfTestItem(RuleItem):
+    """nsp.self-test. Exclusions do not apply: no process is behind it."""
+
+    missed_intervals: Annotated[int, Field(ge=2, le=1000)] = _SELF_TEST.missed_intervals
+    """A node that tested itself and has not for so many of its intervals, while it goes on sending."""
+    repeat_s: Annotated[int, Field(ge=0, le=604_800)] = _SELF_TEST.repeat_s
+    """The same of a node is told once within so long; each test is counted."""
+
+
 class StatefulDetect(Section):
     """The detectors that look at all events and remember."""
 
@@ -193,3 +206,5 @@ class StatefulDetect(Section):
     """A workload does what it never did while it was learned."""
     sensor_silence: SensorSilenceItem = Field(default=SensorSilenceItem(), alias="nsp.sensor-silence")
     """A node is not, or not fully, seen."""
+    self_test: SelfTestItem = Field(default=SelfTestItem(), alias="nsp.self-test")
+    """A sensor does not see, or not refuse, what it did itself."""

@@ -29,13 +29,14 @@ from stream_apps.detect.observers import build_observers
 from stream_apps.detect.observing import Observing
 from stream_apps.detect.registry import build_detectors
 from stream_apps.detect.scene import Scene
+from stream_apps.detect.self_test import RULE as SELF_TEST_RULE
 from stream_apps.detect.suppression import Suppression
 from stream_apps.errors import BatchError
 from stream_apps.learn.baseline import LearnedBaseline
 from stream_apps.profiles.desk import ProfileDesk
 from stream_apps.respond.waiting import Waiting
 from stream_apps.sigma.build import build_book, build_detector
-from stream_apps.threats import threat_of, threat_of_quiet
+from stream_apps.threats import threat_of, threat_of_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
     from stream_apps.correlate.order import Admission, Event
     from stream_apps.detect.baseline import Baseline
     from stream_apps.detect.findings import Finding
+    from stream_apps.detect.node_finding import NodeFinding
     from stream_apps.detect.rule import Detector, Rule, Sighting, Suspect
-    from stream_apps.detect.sensor_silence import Quiet
     from stream_apps.errors import Stage
     from stream_apps.respond.threat import Response, Threat
     from stream_apps.respond.times import TimeToBlock
@@ -129,6 +130,7 @@ class Pipeline:
         self.rules = build_book(config.detect.sigma) if rules is None else rules
         self._sigma = build_detector(config.detect.sigma, self.rules)
         self._silence = assembly.build_silence(config, self._pods)
+        self._self_tests = assembly.build_self_tests(config)
         self._suppression = Suppression(config.detect.repeat_after_s * assembly.NS_PER_S)
         self._response = assembly.build_response(config, self._pods)
         self._replaying = False
@@ -158,12 +160,13 @@ class Pipeline:
             self._report(outcome, EventError("correlate", place, reason))
         self._replaying = replaying
         scene = Scene(view, descents(view, self._lineage_rules), self._names, self._pods)
-        findings = self._detect(scene, admission.events, outcome)
         decided_ns = batch["clock"]["wall_ns"] if replaying else now_ns
+        events = self._without_probe(batch, view, admission, decided_ns, outcome)
+        findings = self._detect(scene, events, outcome)
         self._respond(scene, findings, decided_ns, outcome)
         if self._silence is not None:
-            self._tell_quiet(self._silence.batch(batch, admission, now_ns), decided_ns, outcome)
-        self._learn(scene, batch, admission, outcome)
+            self._tell_nodes(self._silence.batch(batch, admission, now_ns), decided_ns, outcome)
+        self._learn(scene, batch, (events, admission.gap_bytes), outcome)
         self._count(outcome, admission.gap_bytes)
         if replaying:
             outcome.alerts, outcome.enforcements, outcome.waiting, outcome.audits = [], [], [], []
@@ -176,7 +179,7 @@ class Pipeline:
             enforcements=produced.enforcements, waiting=produced.waiting, audits=produced.events
         )
         if self._silence is not None:
-            self._tell_quiet(self._silence.tick(now_ns), now_ns, outcome)
+            self._tell_nodes(self._silence.tick(now_ns), now_ns, outcome)
         self._counts["respond", "enforcements_by_the_clock"] += len(outcome.enforcements)
         return outcome
 
@@ -184,6 +187,7 @@ class Pipeline:
         """Which nodes' batches come here from now on."""
         if self._silence is not None:
             self._silence.takes(is_ours)
+        self._self_tests.takes(is_ours)
         self._response.takes(is_ours)
 
     def on_status(self, status: Mapping[str, Any]) -> TimeToBlock | None:
@@ -208,6 +212,7 @@ class Pipeline:
             **self._observing.metrics(),
             **self._sigma.metrics(),
             **(self._silence.metrics() if self._silence else {}),
+            **self._self_tests.metrics(),
             **(self.learner.metrics() if self.learner else {}),
             **self._response.metrics(),
             ("correlate", "events_unaccounted"): totals.unaccounted,
@@ -319,9 +324,27 @@ class Pipeline:
             self._suppression.tell(node, boot_id, finding, alert, response.retry)
         self._counts["respond", response.record["decision"].replace("-", "_")] += 1
 
-    def _tell_quiet(self, found: Iterable[Quiet], now_ns: int, outcome: Outcome) -> None:
+    def _without_probe(
+        self,
+        batch: dict[str, Any],
+        view: BatchView,
+        admission: Admission,
+        now_ns: int,
+        outcome: Outcome,
+    ) -> list[Event]:
+        """Judge what the sensor did to test itself; the events that are left for everybody else."""
+        try:
+            events, found = self._self_tests.batch(batch, view, admission)
+        except Exception as error:  # noqa: BLE001 - the other detectors see all of the batch then
+            place = f"{SELF_TEST_RULE.id} in batch {batch['sequence']}"
+            self._report(outcome, EventError("detect", place, _words(error)))
+            return admission.events
+        self._tell_nodes(found, now_ns, outcome)
+        return events
+
+    def _tell_nodes(self, found: Iterable[NodeFinding], now_ns: int, outcome: Outcome) -> None:
         for each in found:
-            response = self._response.respond(threat_of_quiet(each), now_ns)
+            response = self._response.respond(threat_of_node(each), now_ns)
             alert = each.alert(self._pods.describe(each.workload), response.record, now_ns)
             outcome.alerts.append(alert)
 
@@ -334,12 +357,14 @@ class Pipeline:
         outcome.waiting += produced.waiting
         outcome.audits += produced.events
 
-    def _learn(self, scene: Scene, batch: dict[str, Any], admission: Admission, outcome: Outcome) -> None:
+    def _learn(
+        self, scene: Scene, batch: dict[str, Any], read: tuple[list[Event], int], outcome: Outcome
+    ) -> None:
         """After the detectors, whose baseline is what was known before this batch."""
         if self.learner is None:
             return
         try:
-            self.learner.observe(scene, batch, admission.events, admission.gap_bytes)
+            self.learner.observe(scene, batch, *read)
         except Exception as error:  # noqa: BLE001 - the alerts of the batch do not depend on it
             self._report(outcome, EventError("learn", f"batch {batch['sequence']}", _words(error)))
 

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.subject import ProcessSubject
 from stream_apps.detect.alerts import describe
-from stream_apps.detect.sensor_silence import RULE as QUIET
 from stream_apps.respond.threat import Threat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_apps.detect.findings import Finding
+    from stream_apps.detect.node_finding import NodeFinding
     from stream_apps.detect.scene import Scene
-    from stream_apps.detect.sensor_silence import Quiet
 
 
 def threat_of(scene: Scene, finding: Finding, alert_id: str) -> Threat:
@@ -50,19 +49,19 @@ def threat_of(scene: Scene, finding: Finding, alert_id: str) -> Threat:
     )
 
 
-def threat_of_quiet(quiet: Quiet) -> Threat:
-    """A node that is not seen: nothing there can be cut."""
+def threat_of_node(found: NodeFinding) -> Threat:
+    """Something about a node as a whole: nothing there can be cut."""
     return Threat(
-        rule_id=QUIET.id,
-        severity=quiet.severity,
-        alert_id=quiet.alert_id(),
-        node=quiet.node,
-        summary=quiet.says,
-        workload=quiet.workload,
+        rule_id=found.rule.id,
+        severity=found.severity,
+        alert_id=found.alert_id(),
+        node=found.node,
+        summary=found.says,
+        workload=found.workload,
         pod=None,
         root=None,
         root_images=(),
         destinations=(),
-        observed_ns=quiet.wall_ns,
-        observed_boot_ns=quiet.boot_ns,
+        observed_ns=found.wall_ns,
+        observed_boot_ns=found.boot_ns,
     )

@@ -90,14 +90,14 @@ class _Round:
     ended_ns: int = 0
     read_until: int = 0
     done: list[str] = field(default_factory=list)
-    problems: list[dict[str, str]] = field(default_factory=list)
+    problems: list[dict[str, Any]] = field(default_factory=list)
     outcome: str = "PASSED"
 
     def cannot(self, words: str) -> None:
         """It could not be done: nothing is to be expected of it."""
         self.outcome = "NOT_RUN"
         self.done.clear()
-        self.problems[:] = [{"part": "probe", "says": words[:_WORDS]}]
+        self.problems[:] = [{"part": "probe", "passed": False, "says": words[:_WORDS]}]
 
 
 class SelfTester:
@@ -219,7 +219,7 @@ class SelfTester:
         self.counters[test.outcome.lower()] += 1
         if test.outcome != "PASSED":
             _log.error("selftest", outcome=test.outcome, problems=test.problems)
-        if any(each["part"] == "refusal" for each in test.problems):
+        if any(each["passed"] for each in test.problems):
             self.counters["refusals_missed"] += 1
         words = "; ".join(f"{each['part']}: {each['says']}" for each in test.problems)
         self._tell("SELF_TEST", "", words or "passed", self_test=self._record(test))
@@ -259,7 +259,7 @@ def _read(test: _Round, output: bytes) -> None:
             test.done.append(part)
         elif part in PARTS:
             test.outcome = "WRONG"
-            test.problems.append({"part": part, "says": words[:_WORDS]})
+            test.problems.append({"part": part, "passed": outcome == "passed", "says": words[:_WORDS]})
 
 
 def _boot_ns() -> int:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``nsp.sensor-silence``: a node of which we hear nothing, or not all.
 
-Input: batches, and the time that passes between them. Output: :class:`Quiet`, the ground of an alert, when
+Input: batches, and the time that passes between them. Output: findings, when
 
 - a node sends nothing for a while, while others go on all that time. Counted is our own time, so that no
   node's clock makes one, and only since when batches come steadily: after a pause of all (the broker, we
@@ -16,15 +16,14 @@ Silence is told only live: in a replay no time passes but that of the batches.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_apps.correlate.ledger import EVENT_LOSSES
 from stream_apps.correlate.order import MAX_NODES
 from stream_apps.detect.bounded import Bounded
+from stream_apps.detect.node_finding import NodeFinding
 from stream_apps.detect.rule import RANK, Rule
-from stream_apps.detect.scene import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -60,64 +59,6 @@ class SilenceLimits:
     lost_events: int = 1000
     lost_share: float = 0.01
     repeat_s: int = 600
-
-
-@dataclass(frozen=True, slots=True)
-class Quiet:
-    """Ground of an alert.
-
-    Attributes:
-        node: Node.
-        boot_id: Its boot.
-        workload: The host's ``Workload`` record.
-        severity: How bad.
-        position: Ring position up to which the node was read.
-        wall_ns: When it was noticed; of silence, when the node was heard last.
-        boot_ns: The same, CLOCK_BOOTTIME.
-        says: What happened, after "The sensor of <node>".
-        kind: silence, loss or gap.
-    """
-
-    node: str
-    boot_id: str
-    workload: Mapping[str, Any]
-    severity: Severity
-    position: int
-    wall_ns: int
-    boot_ns: int
-    says: str
-    kind: str
-
-    def alert_id(self) -> str:
-        """32 hex digits, the same for the same batches."""
-        text = f"{RULE.id}\n{self.kind}\n{self.node}\n{self.boot_id}\n{self.position}"
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-    def alert(self, workload: Mapping[str, Any], response: Mapping[str, Any], now_ns: int) -> dict[str, Any]:
-        """Make the ``Alert`` record, of the ``AlertWorkload`` and ``AlertResponse`` records."""
-        evidence = {
-            "position": self.position, "ktime_ns": self.boot_ns, "kind": "EventBatch", "summary": self.says,
-        }  # fmt: skip
-        return {
-            "id": self.alert_id(),
-            "rule_id": RULE.id,
-            "title": RULE.title,
-            "description": f"The sensor of {shown(self.node)} {self.says}.",
-            "severity": self.severity,
-            "attack": list(RULE.attack),
-            "node": self.node,
-            "boot_id": self.boot_id,
-            "observed_at_ns": self.wall_ns,
-            "observed_boot_ns": self.boot_ns,
-            "detected_at_ns": now_ns,
-            "workload": dict(workload),
-            "lineage": [],
-            "evidence": [evidence],
-            "remote_address": None,
-            "remote_port": None,
-            "dns_name": None,
-            "response": dict(response),
-        }
 
 
 class _Node:
@@ -169,7 +110,7 @@ class SensorSilence:
         for name in [each for each, _ in self._nodes.items() if not is_ours(each)]:
             self._nodes.drop(name)
 
-    def batch(self, batch: Mapping[str, Any], admission: Admission, now_ns: int) -> Iterator[Quiet]:
+    def batch(self, batch: Mapping[str, Any], admission: Admission, now_ns: int) -> Iterator[NodeFinding]:
         """Take a batch that was read at ``now_ns``."""
         name: str = batch["node"]
         node = self._nodes.at(name)
@@ -190,7 +131,7 @@ class SensorSilence:
             says = f"sent batches of which {admission.gap_bytes} bytes of events never arrived"
             yield self._quiet(name, node, "MEDIUM", says, "gap")
 
-    def tick(self, now_ns: int) -> Iterator[Quiet]:
+    def tick(self, now_ns: int) -> Iterator[NodeFinding]:
         """Let time pass: who has not been heard for too long, while others were."""
         if now_ns - self._heard_ns > _PAUSE_NS:
             return
@@ -208,7 +149,7 @@ class SensorSilence:
             says = f"has sent nothing for {silent_s} s while others went on; {known}"
             yield self._quiet(name, node, "HIGH" if pods else "LOW", says, "silence")
 
-    def _losses(self, name: str, node: _Node, lost: int, seen: int) -> Iterator[Quiet]:
+    def _losses(self, name: str, node: _Node, lost: int, seen: int) -> Iterator[NodeFinding]:
         limits = self._limits
         if not 0 <= node.wall_ns - node.since_ns < _WINDOW_NS:
             node.since_ns, node.lost, node.seen = node.wall_ns, 0, 0
@@ -223,8 +164,9 @@ class SensorSilence:
         says = f"lost {node.lost} events within a minute, {share:.0f} % of what there was to see"
         yield self._quiet(name, node, "MEDIUM", says, "loss")
 
-    def _quiet(self, name: str, node: _Node, severity: Severity, says: str, kind: str) -> Quiet:
-        return Quiet(
+    def _quiet(self, name: str, node: _Node, severity: Severity, says: str, kind: str) -> NodeFinding:
+        return NodeFinding(
+            rule=RULE,
             node=name,
             boot_id=node.boot_id,
             workload=node.workload,
