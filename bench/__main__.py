@@ -18,7 +18,7 @@ from demo.errors import DemoError
 
 NAMES = (
     "latency", "policy", "profiles", "names", "gap", "drain", "stream", "fleet", "rules", "loop", "apply",
-    "footprint",
+    "selftest", "footprint",
 )  # fmt: skip
 
 

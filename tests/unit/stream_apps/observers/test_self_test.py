@@ -14,7 +14,7 @@ from tests.support.batches import HOST, POD, SECOND, Node, pod_record, workload
 from tests.support.stream import whole_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 RULE = "nsp.self-test"
 INTERVAL_S = 300
@@ -50,11 +50,12 @@ class Prober(Node):
     def do(self, probe: int, without: Iterable[str] = ()) -> None:
         """What the probe does; events of some parts are lost."""
         kept = list(self.events)
-        name, dns = name_of(self.nonce()), {"server_address": "127.0.0.1"}
+        name = name_of(self.nonce())
+        dns: dict[str, Any] = {"server_address": "127.0.0.1"}
         self.listen(probe, PASSING_PORT)
         made = {"exec": kept.pop() if "exec" in without else None}
         self.events[:] = [each for each in self.events if each is not made["exec"]]
-        for part, act in {
+        acts: dict[str, Callable[[], object]] = {
             "connect": lambda: self.connect(probe, "127.0.0.1", PASSING_PORT),
             "close": lambda: self.close(probe, "127.0.0.1", PASSING_PORT),
             "refusal": lambda: self.refuse(probe, "127.0.0.1", REFUSED_PORT),
@@ -63,16 +64,16 @@ class Prober(Node):
             "dns-tcp-question": lambda: self.ask(probe, name, "127.0.0.1"),
             "dns-tcp-answer": lambda: self.answer(probe, name, ["127.0.0.1"], protocol=6, **dns),
             "exit": lambda: self.add("ProcessExit", probe, exit_status=0, signal=0),
-        }.items():
+        }
+        for part, act in acts.items():
             act()
-            kind, event = self.events[-1]
+            _, event = self.events[-1]
             if part == "close":
                 event |= HERE
             if part == "dns-tcp-question":
                 event["protocol"] = 6
             if part in without:
                 self.events.pop()
-            assert kind
 
     def tell(self, start: int, outcome: str = "PASSED", **fields: Any) -> None:
         """The notice."""
