@@ -13,7 +13,6 @@ killed, is told (``NOT_RUN``) and counted; the next one is tried in its time.
 from __future__ import annotations
 
 import os
-import secrets
 import subprocess
 import sys
 import time
@@ -25,7 +24,6 @@ import structlog
 
 from schemas.self_test import NONCE_DIGITS, PARTS, PASSING_PORT, REFUSED_PORT, name_of
 from sensor.kernel.errors import KernelError
-from sensor.selftest import probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +37,8 @@ _BLOCK_S: Final = LATE_S + 5.0
 # What it writes is below a kilobyte; a Python traceback may be more.
 _OUTPUT_BYTES: Final = 16 * 1024
 _WORDS: Final = 200
+# Run by path: what only the probe imports is no memory of the sensor's.
+_PROBE: Final = Path(__file__).with_name("probe.py")
 _KEPT_VARIABLES: Final = ("LD_LIBRARY_PATH",)
 
 _log = structlog.get_logger(__name__)
@@ -172,7 +172,7 @@ class SelfTester:
         self._due_at = now + self._interval_s
         self._sequence += 1
         self.counters["runs"] += 1
-        nonce = secrets.token_hex(NONCE_DIGITS // 2)
+        nonce = os.urandom(NONCE_DIGITS // 2).hex()
         self._round = new = _Round(nonce, self._stream.produced_position, _boot_ns(), now + LATE_S)
         try:
             self._place.refuse(self._sequence, _BLOCK_S)
@@ -240,7 +240,7 @@ class SelfTester:
 
 def _start(procs: str, nonce: str) -> subprocess.Popen[bytes]:
     """The child gets no descriptor but its pipe, and nothing of the environment, where secrets may be."""
-    command = [sys.executable, "-I", "-S", str(Path(probe.__file__)), "join", procs, str(os.getpid())]
+    command = [sys.executable, "-I", "-S", str(_PROBE), "join", procs, str(os.getpid())]
     command += [nonce, name_of(nonce), str(PASSING_PORT), str(REFUSED_PORT)]
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     return subprocess.Popen(

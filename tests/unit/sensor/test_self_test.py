@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -219,3 +222,30 @@ def test_a_stop_ends_the_probe(probe: Callable[[str], None]) -> None:
     bench.tester.stop()
     assert time.monotonic() - began < 30
     assert bench.place.calls[-1] == "remove"
+
+
+def test_the_probe_gets_none_of_the_sensor_s_descriptors_and_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NSP_KAFKA_OPTION", "sasl.password=secret")
+    gate = tmp_path / "procs"
+    os.mkfifo(gate)
+    with tempfile.TemporaryFile() as secret:
+        os.set_inheritable(secret.fileno(), True)
+        child = tester._start(str(gate), "0" * 32)  # which waits there to be let into its cgroup
+        try:
+            proc = Path("/proc", str(child.pid))
+            held = {each.readlink() for each in (proc / "fd").iterdir() if each.is_symlink()}
+            assert Path(f"/proc/self/fd/{secret.fileno()}").readlink() not in held
+            assert "secret" not in (proc / "environ").read_text()
+        finally:
+            child.kill()
+            child.communicate()
+
+
+def test_a_probe_whose_sensor_is_gone_does_nothing(tmp_path: Path) -> None:
+    gate = tmp_path / "procs"
+    command = [sys.executable, "-I", "-S", str(tester._PROBE), "join", str(gate), "1", "n", "name", "1", "2"]
+    done = subprocess.run(command, check=True, capture_output=True)
+    assert done.stdout == b""
+    assert not gate.exists()

@@ -31,6 +31,15 @@ def test_repeatable_flags_take_a_list_from_their_variable(tmp_path: Path) -> Non
     assert settings.kafka_options == {"security.protocol": "SSL", "ssl.ca.location": "/ca"}
 
 
+def test_self_tests_can_be_turned_off_and_be_as_often_as_a_measurement_wants() -> None:
+    assert parse_settings(BROKERS, {}).selftest_interval_s == 300
+    for text, seconds in (("0", 0), ("60", 60), ("0.05", 0.05)):
+        assert parse_settings([*BROKERS, "--selftest-interval", text], {}).selftest_interval_s == seconds
+    for text in ("-1", "0.001", "nan", "inf", "100000", "often"):
+        with pytest.raises(SettingsError, match="selftest-interval"):
+            parse_settings([*BROKERS, f"--selftest-interval={text}"], {})
+
+
 def test_metrics_can_be_turned_off_and_listen_on_ipv6() -> None:
     assert parse_settings([*BROKERS, "--metrics-address", "none"], {}).metrics_address is None
     assert parse_settings([*BROKERS, "--metrics-address", "[::1]:9000"], {}).metrics_address == ("::1", 9000)

@@ -137,3 +137,25 @@ def test_what_appears_below_a_guarded_path_later_is_guarded_too() -> None:
     table.created(20, "/system.slice")
     assert kernel.slots == {10: 1, 11: 1}
     assert kernel.entries == {10: 0, 11: 0}
+
+
+def test_the_sensor_s_own_cgroup_is_nobody_s_workload(tmp_path: Path) -> None:
+    """No profile, order or interface is about it, whether or not it was met before."""
+    table = WorkloadTable("n", FakeWorkloadMap())
+    table.created(1, "/")
+    own, other = tmp_path / "nsp-selftest", tmp_path / "web.service"
+    own.mkdir()
+    other.mkdir()
+    cgroup_id = own.stat().st_ino
+    table.created(cgroup_id, "/nsp-selftest")
+    assert [each.cgroup_id for each in table.governed()] == [cgroup_id]
+    for _ in range(2):
+        assert table.own(own) == cgroup_id
+        table.created(cgroup_id, "/nsp-selftest")  # its event comes after
+        assert table.get(cgroup_id).id == "host/n/nsp-selftest"
+        assert table.governed() == []
+        assert table.cgroups_of("host/n/nsp-selftest") == ()
+    changes = table.changes
+    table.own(own)
+    table.created(other.stat().st_ino, "/web.service")
+    assert table.changes == changes + 1
