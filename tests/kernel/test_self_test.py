@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from schemas.self_test import PARTS
+from schemas.self_test import PARTS, PASSING_PORT
 from sensor.kernel.state import WORKLOAD_HAS_BLOCKS, WORKLOAD_HAS_QUARANTINE, EnforcementValue
+from sensor.policy.layout import SLOT_HOST
 from sensor.selftest.place import ProbePlace
 from sensor.selftest.tester import SelfTester
 from sensor.workload.table import WorkloadTable
 from tests.support.kernel_lab import Cgroup
+from tests.support.profile_lab import ProfileLab, network
 from tests.support.sensor_process import NODE, Reader, SensorProcess, embedded_broker, wait_until
 from tests.support.stream import whole_pipeline
 
@@ -109,6 +111,14 @@ def test_orders_in_force_stay_so_and_only_the_probe_is_refused(
     kernel.state.set_workload_flags(cut.id, WORKLOAD_HAS_BLOCKS)
     lab.place.refuse(1, 60)
     assert not refused(cut, 7602)
+
+
+def test_no_profile_of_the_host_reaches_the_probe(lab: Lab, kernel: Kernel, cgroup: Cgroup) -> None:
+    """What is refused to everybody on the host, on loopback too, is no finding of the test."""
+    assert not refused(cgroup, PASSING_PORT)
+    ProfileLab(kernel).govern(SLOT_HOST, network())
+    assert refused(cgroup, PASSING_PORT)
+    assert lab.run()["outcome"] == "PASSED"
 
 
 CONNECT = """
