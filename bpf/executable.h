@@ -69,6 +69,11 @@ static __always_inline void walk_path(struct nsp_exec_scratch *scratch, u64 file
 			u64 above = read_u64(mount + NSP_OFF_mount__mnt_parent);
 
 			if (dentry != root) {
+				/* A memfd is a tree by itself: its name, "memfd:...", is all it has. */
+				if (!i)
+					fresh(scratch->event.path_bytes) = append_component(
+						scratch,
+						read_u64(dentry + NSP_OFF_dentry__d_name_name));
 				scratch->event.path_flags |= NSP_PATH_DETACHED;
 				return;
 			}

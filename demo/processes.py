@@ -56,15 +56,17 @@ def start_workload(
         arguments: program file name and its arguments.
         log: where its stderr goes.
     """
-    program = [PYTHON, "-u", *arguments]
-    command = [
-        "bash", "-c", LAUNCH, "launch", str(cgroup / "cgroup.procs"), f"/run/netns/{host.namespace}",
-        str(resolver), *program,
-    ]  # fmt: skip
+    command = launch_command(host, cgroup, resolver, [PYTHON, "-u", *arguments])
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
         cwd=WORKLOADS, env=WORKLOAD_ENVIRONMENT, start_new_session=True, preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads touch it before exec
     )  # fmt: skip
+
+
+def launch_command(host: Host, cgroup: Path, resolver: Path, program: Sequence[str]) -> list[str]:
+    """What starts a program on a host, in a cgroup from its first instruction, with that /etc/resolv.conf."""
+    place = [str(cgroup / "cgroup.procs"), f"/run/netns/{host.namespace}", str(resolver)]
+    return ["bash", "-c", LAUNCH, "launch", *place, *program]
 
 
 def start_service(

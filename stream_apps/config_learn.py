@@ -86,7 +86,7 @@ class Learn(Section):
     """Basenames of programs that are never learned, whoever starts them."""
     never_below_services: tuple[Text, ...] = ("shell", "downloader", "relay")
     """Roles (correlate.programs) that are never learned when a service started them, nor what they start."""
-    never_directories: Texts = ("/dev/shm/", "/memfd:", "/proc/", "/tmp/.")  # noqa: S108 - data, nothing is opened
+    never_directories: Texts = ("/dev/shm/", "memfd:", "/proc/", "/tmp/.")  # noqa: S108 - data, nothing is opened
     """Programs below these are never learned; nor are programs whose file was deleted."""
     allow_programs: Texts = ()
     """Patterns of executable paths that are learned although one of the three lists above has them."""

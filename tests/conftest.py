@@ -26,10 +26,10 @@ settings.load_profile("nsp")
 
 TESTS = Path(__file__).parent
 KAFKA_FOLDERS = {"kafka", "e2e", "chaos"}
-KERNEL_FOLDERS = {"kernel", "e2e", "chaos"}
+KERNEL_FOLDERS = {"kernel", "e2e", "chaos", "scenarios"}
 # Each of these on one of pytest-xdist's workers, in order: what follows a machine's events wants no other
 # such test beside it, and a broker is started once. All other tests go to whoever is free.
-ONE_WORKER = {"kernel": "kernel", "e2e": "kernel", "chaos": "kernel", "kafka": "kafka"}
+ONE_WORKER = {"kernel": "kernel", "e2e": "kernel", "chaos": "kernel", "kafka": "kafka", "scenarios": "kernel"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

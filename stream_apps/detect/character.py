@@ -31,7 +31,7 @@ EXPECTED: Final = 0
 
 # Where every user may write, also in a container with a read-only root.
 WRITABLE: Final = ("/dev/shm/", "/tmp/", "/var/tmp/", "/run/shm/", "/run/lock/", "/dev/mqueue/")  # noqa: S108 - paths in events
-_MEMFD: Final = "/memfd:"
+_MEMFD: Final = "memfd:"
 _TOOLS: Final = frozenset({"shell", "downloader", "relay"})
 # Command line clients of clouds and clusters: for people, and for people who should not be there.
 CLIENTS: Final = frozenset({"kubectl", "helm", "oc", "crictl", "nerdctl", "etcdctl", "docker", "ctr"})

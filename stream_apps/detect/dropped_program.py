@@ -222,4 +222,4 @@ def _is_runtime(scene: Scene, index: int) -> bool:
     view = scene.view
     path: str = view.processes[index]["executable"]
     above = {program_name(view.processes[each]["executable"]) for each in view.chain(index)[1:3]}
-    return path.startswith(("/memfd:runc_cloned", "/memfd:crun")) and bool(above & _RUNTIMES)
+    return path.startswith(("memfd:runc_cloned", "memfd:crun")) and bool(above & _RUNTIMES)

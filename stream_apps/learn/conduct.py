@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # As profiles have it: the kernel compares no longer one.
 MAX_PATH_CHARACTERS: Final = 255
 _DELETED: Final = " (deleted)"
+# No profile can name it; it is kept as evidence.
+_MEMFD: Final = "memfd:"
 _INTERPRETING: Final[frozenset[Role]] = frozenset({"interpreter", "shell"})
 
 
@@ -74,7 +76,7 @@ class Mistrust:
         view = scene.view
         image = view.processes[index]
         path: str = image["executable"]
-        if not path.startswith("/") or len(path) > MAX_PATH_CHARACTERS:
+        if not path.startswith(("/", _MEMFD)) or len(path) > MAX_PATH_CHARACTERS:
             return None
         role = view.roles[index]
         program = Program(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sensor.kernel import Kernel
+from sensor.publish.images import executable_path
 from sensor.publish.layout import (
     EXEC,
     EXIT,
@@ -122,7 +123,7 @@ def test_a_deleted_program_has_its_former_path_and_no_links(watch: Watch, tmp_pa
     assert seen.path == str(program.resolve())
 
 
-def test_a_program_in_memory_has_no_path_and_no_links(watch: Watch) -> None:
+def test_a_program_in_memory_has_its_name_and_no_links(watch: Watch) -> None:
     descriptor = os.memfd_create("innocent")
     try:
         os.write(descriptor, TRUE.read_bytes())
@@ -130,8 +131,9 @@ def test_a_program_in_memory_has_no_path_and_no_links(watch: Watch) -> None:
         assert seen["inode"] == os.fstat(descriptor).st_ino
     finally:
         os.close(descriptor)
-    assert (seen["nlink"], seen["path_bytes"]) == (0, 0)
+    assert seen["nlink"] == 0
     assert seen["path_flags"] & PATH_DETACHED
+    assert executable_path(seen.tail[: seen["path_bytes"]], seen["path_flags"]) == "memfd:innocent"
 
 
 def test_a_path_too_long_keeps_its_end_and_says_so(watch: Watch, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ PROGRAMS = Programs()
         ("/usr/sbin/php-fpm8.2", ["php-fpm"], ""),
         ("/usr/sbin/nginx", ["nginx"], ""),
         ("/tmp/3", ["3"], ""),
-        ("/memfd:x (deleted)", ["x"], ""),
+        ("memfd:x", ["x"], ""),
     ],
 )
 def test_the_role_comes_from_the_executable_not_from_what_it_calls_itself(

@@ -34,7 +34,7 @@ def netcat_of_an_entry_point(on: Node) -> int:
 
 
 def memfd(on: Node) -> int:
-    return on.spawn(on.service("/entrypoint", serving=False), "/memfd:x", deleted=True)
+    return on.spawn(on.service("/entrypoint", serving=False), "memfd:x", deleted=True)
 
 
 @pytest.mark.parametrize(
