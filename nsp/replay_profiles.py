@@ -37,6 +37,7 @@ from stream_apps.replay.tally import StopKey, workload_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from sensor.policy.explain import Contribution
     from stream_apps.correlate.order import Event
     from stream_apps.correlate.pods import PodTable
     from stream_apps.correlate.programs import Programs
@@ -206,12 +207,11 @@ class ProfileTrial:
         if verdict is None:
             return None
         places = [
-            f"{each.profile} {each.spec}: {answer.field}" if answer.field else f"{each.profile} {each.spec}"
+            _place(each, answer.field, program)
             for each in found.contributions
             for answer in (each.asked.answers if each.asked else ())
             if answer.reason
         ]
-        places = places or [f"{each.profile} {each.spec}" for each in found.contributions]
         return _Stopped(verdict.outcome, _words(done, names), REASONS[verdict.reason], "; ".join(places))
 
     def _question(self, done: _Done, names: frozenset[str]) -> Flow | Bind | None:
@@ -347,6 +347,12 @@ def _inside(server: str, network: Any) -> bool:
     return address.version == network.version and address.subnet_of(network)
 
 
+def _place(said: Contribution, field: str, program: Program) -> str:
+    """Where a rule would have to be; a program without rules and default needs some of its own."""
+    spec = said.spec if said.spec.startswith("spec.") else f"spec.processes[{program}].network"
+    return f"{said.profile} {spec}: {field}"
+
+
 def _payload(said: tuple[str, ...]) -> Payload | None:
     match said:
         case ("dns", name):
@@ -414,7 +420,7 @@ def _on_connection(event: Mapping[str, Any], said: tuple[str, ...]) -> _Done:
 
 def _refusal(event: Mapping[str, Any]) -> _Done | None:
     """What did not happen is told by nothing else; what was only alerted on is told by its own event."""
-    if event["alerted_only"] or event["reason"] in _OTHERS_SAY:
+    if event.get("alerted_only", False) or event["reason"] in _OTHERS_SAY:
         return None
     match event["hook"]:
         case "CONNECT" | "SENDMSG":

