@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from schemas.codec import encode
@@ -49,6 +50,13 @@ def nsp(bootstrap: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.fixture
+def broker(fresh_kafka: KafkaBroker) -> KafkaBroker:
+    """An empty broker with our topics."""
+    assert nsp(fresh_kafka.bootstrap, "topics", "create").returncode == 0
+    return fresh_kafka
+
+
 def replayed(bootstrap: str, *arguments: str) -> dict[str, Any]:
     done = nsp(bootstrap, "replay", "--since", "1h", "--format", "json", *arguments)
     assert done.returncode == 0, done.stderr
@@ -81,9 +89,9 @@ def live_ids(bootstrap: str, expected: int, app: StreamProcess) -> set[str]:
 
 
 def test_live_and_replay_give_the_same_ids_and_replay_changes_nothing(
-    fresh_kafka: KafkaBroker, tmp_path: Path
+    broker: KafkaBroker, tmp_path: Path
 ) -> None:
-    bootstrap = fresh_kafka.bootstrap
+    bootstrap = broker.bootstrap
     write(bootstrap, "nsp.pods", [(POD_UID.encode(), encode("Pod", pod_record()))])
     now_ns = time.time_ns()
     batches = [
@@ -111,8 +119,8 @@ def test_live_and_replay_give_the_same_ids_and_replay_changes_nothing(
     assert (found["complete"], found["unusable"]["messages"]) == (False, 1)
 
 
-def test_a_profile_is_tried_on_what_was_done(fresh_kafka: KafkaBroker, tmp_path: Path) -> None:
-    bootstrap = fresh_kafka.bootstrap
+def test_a_profile_is_tried_on_what_was_done(broker: KafkaBroker, tmp_path: Path) -> None:
+    bootstrap = broker.bootstrap
     write(bootstrap, "nsp.pods", [(POD_UID.encode(), encode("Pod", pod_record()))])
     write_batches(bootstrap, [attack_batch("node-9", number) for number in range(1, 4)])
     profile, page = tmp_path / "profile.yaml", tmp_path / "report.html"
@@ -130,8 +138,8 @@ def test_a_profile_is_tried_on_what_was_done(fresh_kafka: KafkaBroker, tmp_path:
     assert ends(bootstrap) == before
 
 
-def test_times_bound_what_is_read(fresh_kafka: KafkaBroker) -> None:
-    bootstrap = fresh_kafka.bootstrap
+def test_times_bound_what_is_read(broker: KafkaBroker) -> None:
+    bootstrap = broker.bootstrap
     write_batches(bootstrap, [attack_batch("node-5", 1)])
     assert replayed(bootstrap, "--until", "30m")["read"]["messages"] == 0
     assert replayed(bootstrap)["read"]["messages"] >= 1
