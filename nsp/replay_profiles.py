@@ -15,27 +15,25 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
+from nsp.replay_done import READERS, Done, payload_of, words_of
 from schemas.addresses import to_mapped, to_text
 from schemas.errors import SchemaError
 from schemas.profile.selector import selects_node, selects_pod
-from sensor.policy import layout
 from sensor.policy.errors import PolicyRefused
 from sensor.policy.explain import Bind, Explainer
-from sensor.policy.layers import DNS_PORT, PROTOCOL_NAMES, TCP, UDP, Flow
-from sensor.policy.payloads import Payload
+from sensor.policy.layers import DNS_PORT, TCP, UDP, Flow
 from sensor.policy.policy import Selection
 from sensor.policy.profile import Program, compile_profile
 from sensor.policy.reasons import REASONS
 from sensor.policy.workloads import Profiles
 from stream_apps.correlate.order import Ordering
-from stream_apps.detect.scene import endpoint, shown
 from stream_apps.learn.conduct import INTERPRETING, script_of
 from stream_apps.replay.tally import StopKey, workload_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from sensor.policy.explain import Contribution
     from stream_apps.correlate.order import Event
@@ -56,18 +54,6 @@ _NS_PER_S: Final = 1_000_000_000
 _MAX_TTL_S: Final = 86_400
 _ADDRESS_TYPES: Final = frozenset({1, 28})
 _WITH_PORTS: Final = frozenset({TCP, UDP, 132, 33})
-_OTHERS_SAY: Final = frozenset({"QUARANTINED_PROCESS", "QUARANTINED_WORKLOAD", "BLOCKED_DESTINATION"})
-
-
-class _Done(NamedTuple):
-    """What was done, as far as it decides: what is asked once."""
-
-    way: str
-    protocol: int
-    address: str = ""
-    remote_port: int = 0
-    local_port: int = 0
-    said: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +128,7 @@ class ProfileTrial:
         self._ordering = Ordering()
         self._subjects: dict[tuple[object, ...], _Subject | None] = {}
         self._explainers: dict[tuple[object, ...], tuple[Explainer, int]] = {}
-        self._verdicts: dict[tuple[int, Program, _Done, frozenset[str]], _Stopped | None] = {}
+        self._verdicts: dict[tuple[int, Program, Done, frozenset[str]], _Stopped | None] = {}
         self._learned: OrderedDict[tuple[str, str], OrderedDict[str, dict[str, int]]] = OrderedDict()
         self._believed: dict[str, bool] = {}
 
@@ -156,7 +142,7 @@ class ProfileTrial:
         offset_ns = batch["clock"]["wall_ns"] - batch["clock"]["boot_ns"]
         programs: dict[int, Program] = {}
         for kind, event in events:
-            reader = _READERS.get(kind)
+            reader = READERS.get(kind)
             index = event["process"]
             if reader is None or not 0 < index < len(processes):
                 continue
@@ -172,7 +158,7 @@ class ProfileTrial:
 
     def _judge(self, node: str, subject: _Subject, program: Program, event: Event, wall_ns: int) -> None:
         kind, fields = event
-        done = _READERS[kind](fields)
+        done = READERS[kind](fields)
         if done is None:
             return
         if done.protocol not in _WITH_PORTS:
@@ -193,9 +179,7 @@ class ProfileTrial:
             )
             self._tally.stop(row, wall_ns, node, fields["position"])
 
-    def _ask(
-        self, subject: _Subject, program: Program, done: _Done, names: frozenset[str]
-    ) -> _Stopped | None:
+    def _ask(self, subject: _Subject, program: Program, done: Done, names: frozenset[str]) -> _Stopped | None:
         asked = self._question(done, names)
         if asked is None:
             self.counts["unreadable"] += 1
@@ -212,9 +196,9 @@ class ProfileTrial:
             for answer in (each.asked.answers if each.asked else ())
             if answer.reason
         ]
-        return _Stopped(verdict.outcome, _words(done, names), REASONS[verdict.reason], "; ".join(places))
+        return _Stopped(verdict.outcome, words_of(done, names), REASONS[verdict.reason], "; ".join(places))
 
-    def _question(self, done: _Done, names: frozenset[str]) -> Flow | Bind | None:
+    def _question(self, done: Done, names: frozenset[str]) -> Flow | Bind | None:
         if done.way == "bind":
             return Bind(done.protocol, done.local_port)
         try:
@@ -231,7 +215,7 @@ class ProfileTrial:
             done.local_port,
             names,
             to_resolver,
-            _payload(done.said),
+            payload_of(done.said),
         )
 
     def _program(self, image: Mapping[str, Any]) -> Program:
@@ -351,100 +335,3 @@ def _place(said: Contribution, field: str, program: Program) -> str:
     """Where a rule would have to be; a program without rules and default needs some of its own."""
     spec = said.spec if said.spec.startswith("spec.") else f"spec.processes[{program}].network"
     return f"{said.profile} {spec}: {field}"
-
-
-def _payload(said: tuple[str, ...]) -> Payload | None:
-    match said:
-        case ("dns", name):
-            return Payload(layout.L7_DNS, name)
-        case ("http", method, uri, host):
-            return Payload(layout.L7_HTTP, method=method, uri=uri, host=host or None)
-        case ("tls", name, encrypted):
-            return Payload(layout.L7_TLS, name, encrypted=bool(encrypted))
-        case _:
-            return None
-
-
-def _words(done: _Done, names: frozenset[str]) -> str:
-    protocol = PROTOCOL_NAMES.get(done.protocol, str(done.protocol))
-    if done.way == "bind":
-        return f"listen on {protocol} {done.local_port}"
-    where = f"{endpoint(done.address, done.remote_port)}/{protocol}"
-    if names:
-        where += f" ({', '.join(shown(each) for each in sorted(names)[:3])})"
-    if done.way == "in":
-        where = f"from {endpoint(done.address, 0).rpartition(':')[0]} to {protocol} {done.local_port} here"
-    match done.said:
-        case ("dns", name):
-            return f"question for {shown(name)} to {shown(done.address)}"
-        case ("http", method, uri, host):
-            return f"{shown(method)} {shown(uri)} of host {shown(host) or 'none'}, {where}"
-        case ("tls", name, _):
-            return f"TLS for {shown(name) or 'no name'}, {where}"
-        case _:
-            return where
-
-
-def _out(event: Mapping[str, Any]) -> _Done:
-    return _Done("out", event["protocol"], event["remote_address"], event["remote_port"])
-
-
-def _accept(event: Mapping[str, Any]) -> _Done:
-    return _Done("in", TCP, event["remote_address"], 0, event["local_port"])
-
-
-def _listen(event: Mapping[str, Any]) -> _Done:
-    return _Done("bind", event["protocol"], local_port=event["local_port"])
-
-
-def _question(event: Mapping[str, Any]) -> _Done | None:
-    if not event["name"]:
-        return None
-    return _Done("out", event["protocol"], event["server_address"], DNS_PORT, said=("dns", event["name"]))
-
-
-def _request(event: Mapping[str, Any]) -> _Done:
-    return _on_connection(event, ("http", event["method"], event["uri"], event["host"]))
-
-
-def _hello(event: Mapping[str, Any]) -> _Done:
-    encrypted = "yes" if "ENCRYPTED_HELLO" in event["notes"] else ""
-    return _on_connection(event, ("tls", event["server_name"], encrypted))
-
-
-def _on_connection(event: Mapping[str, Any], said: tuple[str, ...]) -> _Done:
-    if event["inbound"]:
-        return _Done("in", TCP, event["remote_address"], 0, event["local_port"], said)
-    return _Done("out", TCP, event["remote_address"], event["remote_port"], 0, said)
-
-
-def _refusal(event: Mapping[str, Any]) -> _Done | None:
-    """What did not happen is told by nothing else; what was only alerted on is told by its own event."""
-    if event.get("alerted_only", False) or event["reason"] in _OTHERS_SAY:
-        return None
-    match event["hook"]:
-        case "CONNECT" | "SENDMSG":
-            return _out(event)
-        case "PACKET_IN":
-            return _Done("in", event["protocol"], event["remote_address"], 0, event["local_port"])
-        case "BIND":
-            return _listen(event)
-        case _:
-            return None
-
-
-def _answer(_event: Mapping[str, Any]) -> None:
-    """Only teaches names."""
-
-
-_READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], _Done | None]]] = {
-    "nsp.SocketConnect": _out,
-    "nsp.DatagramSend": _out,
-    "nsp.SocketAccept": _accept,
-    "nsp.SocketListen": _listen,
-    "nsp.DnsQuestion": _question,
-    "nsp.DnsAnswer": _answer,
-    "nsp.HttpRequest": _request,
-    "nsp.TlsHello": _hello,
-    "nsp.Refusal": _refusal,
-}
