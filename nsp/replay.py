@@ -149,6 +149,10 @@ def _tried(
         raise CommandError(f"{error.filename or directories}: {error.strerror or error}") from error
     if not directories:
         _publish(cluster, book)
+    elif not book.verdicts:
+        raise CommandError(
+            f"{', '.join(map(str, directories))}: no rules in it", "rules are in files named *.yml or *.yaml"
+        )
     profiles: dict[str, dict[str, Any]] = {}
     keys: tuple[str, ...] = ()
     if files:

@@ -83,6 +83,8 @@ MAX_DESTINATIONS: Final = 32
 # Workloads whose destinations are remembered: 32 numbers each.
 MAX_WORKLOADS: Final = 20_000
 _GROUP_BYTES: Final = 6
+# Programs times reasons whose place in a profile is remembered.
+MAX_PLACES: Final = 4096
 
 
 @dataclass(slots=True)
@@ -116,6 +118,7 @@ class ProfileViolation:
         self._profiles = profiles
         self._exclusions = tuple(exclusions)
         self._window_ns = window_ns
+        self._places: dict[tuple[object, ...], str] = {}
         self._known: OrderedDict[tuple[str, str], _Known] = OrderedDict()
 
     def watch(self, scene: Scene) -> Mapping[int, Suspect]:
@@ -183,13 +186,6 @@ class ProfileViolation:
         generation: int = event["generation"]
         keys = self._profiles.profiles_at(generation)
         let_through = event.get("alerted_only", False) or event.get("verdict") == "ALERTED"
-        image = scene.view.processes[suspect.actor]
-        script = script_of(image["argv"]) if scene.view.roles[suspect.actor] in INTERPRETING else ""
-        places = [
-            place_of(record, image["executable"], script, event["reason"], inbound=inbound)
-            for key in keys
-            if (record := self._profiles.book.record(key)) is not None
-        ]
         pending = let_through and any(self._profiles.is_pending(key) for key in keys)
         return ProfileVerdict(
             in_force="allowed" if let_through else "refused",
@@ -197,8 +193,33 @@ class ProfileViolation:
             profile=", ".join(map(shown, keys)),
             generation=generation,
             reason=event["reason"],
-            place=", ".join(map(shown, dict.fromkeys(places))),
+            place=self._place(scene, suspect, event, keys, inbound=inbound),
         )
+
+    def _place(
+        self,
+        scene: Scene,
+        suspect: Suspect,
+        event: Mapping[str, Any],
+        keys: tuple[str, ...],
+        *,
+        inbound: bool,
+    ) -> str:
+        """Where a rule would have to be; a flood of refusals asks for few different ones."""
+        image = scene.view.processes[suspect.actor]
+        script = script_of(image["argv"]) if scene.view.roles[suspect.actor] in INTERPRETING else ""
+        asked = event["generation"], keys, image["executable"], script, event["reason"], inbound
+        known = self._places.get(asked)
+        if known is None:
+            places = [
+                place_of(record, image["executable"], script, event["reason"], inbound=inbound)
+                for key in keys
+                if (record := self._profiles.book.record(key)) is not None
+            ]
+            if len(self._places) >= MAX_PLACES:
+                self._places.clear()
+            known = self._places[asked] = ", ".join(map(shown, dict.fromkeys(places)))
+        return known
 
     @staticmethod
     def _says(did: str, reason: _Reason, event: Mapping[str, Any], verdict: ProfileVerdict) -> str:

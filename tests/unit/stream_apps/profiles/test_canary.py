@@ -12,6 +12,7 @@ from stream_apps.correlate.pods import Pod, PodTable
 from stream_apps.pipeline import Pipeline
 from stream_apps.profiles.canary import JUDGE_EVERY_NS, RULE_ID, SETTLE_NS, alert_id
 from stream_apps.profiles.desk import ProfileDesk
+from tests.support.batches import WALL_OFFSET_NS
 from tests.support.learning import HOUR, WEB, learner_of, node, pod, published
 from tests.support.profiles import profile
 from tests.support.stream import config
@@ -165,6 +166,20 @@ def test_a_node_that_was_not_heard_to_the_end_keeps_it_waiting() -> None:
     trial.lives(30)
     assert trial.states() == []
     assert dry(trial.told()) == [True, True]
+
+
+def test_the_end_is_judged_when_what_was_learned_up_to_it_is_on_the_topic() -> None:
+    trial = Trial()
+    trial.apply()
+    ends_ns = trial.node.wall_ns + DAY
+    trial.lives(23)
+    trial.node.now_ns = ends_ns - WALL_OFFSET_NS
+    trial.node.connect(trial.node.service(WEB), DB, 5432)
+    trial.pipeline.process(trial.node.batch(), trial.node.wall_ns)
+    trial.tick(SETTLE_NS // 2)
+    assert trial.states() == []
+    trial.tick(SETTLE_NS)
+    assert trial.states() == ["passed"]
 
 
 def test_without_a_learner_nothing_passes() -> None:
