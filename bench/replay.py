@@ -15,6 +15,7 @@ import time
 from typing import Any, Final
 
 from bench.statistics import median, spread
+from nsp.replay import spare_the_collector
 from nsp.replay_profiles import ProfileTrial, Trial
 from schemas.codec import encode
 from schemas.profile.canonical import to_record
@@ -46,6 +47,7 @@ spec:
 def run() -> dict[str, Any]:
     """Measure and return ``{"events_per_s_per_core", ...}``."""
     messages = _messages()
+    spare_the_collector()
     alone = [_rate(messages, profile=False) for _ in range(RUNS)]
     judged = [_rate(messages, profile=True) for _ in range(RUNS)]
     processes = os.cpu_count() or 1
@@ -96,6 +98,7 @@ def _side_by_side(processes: int) -> float:
 
 def _one_process(_number: int) -> float:
     messages = _messages()
+    spare_the_collector()
     config = parse(_CONFIG)
     replay = Replay(Pipeline(config), Tally(), 0)
     start = time.perf_counter()

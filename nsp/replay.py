@@ -215,12 +215,17 @@ def _run(cluster: Cluster, tried: _Tried, wanted: Wanted, span_ns: tuple[int, in
         reader.close()
         raise
     run = Replay(pipeline, tally, since_ns, trial)
-    gc.freeze()
-    gc.set_threshold(_GC_THRESHOLD)
+    spare_the_collector()
     for message in _with_progress(reader):
         history.until(message.wall_ns)
         run.take(message)
     return build(run, _asked(tried, span_ns, reader, trial))
+
+
+def spare_the_collector() -> None:
+    """Let the garbage collector look seldom: a tenth faster, in a process that does nothing else."""
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD)
 
 
 def _trial(tried: _Tried, history: PodHistory, tally: Tally) -> ProfileTrial:
