@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from nsp import replay_reading
+from nsp.kafka import Cluster
 from schemas.codec import encode
 from schemas.topics import TOPICS
 from tests.support.attacks import attack_batch
@@ -144,3 +146,19 @@ def test_times_bound_what_is_read(broker: KafkaBroker) -> None:
     assert replayed(bootstrap, "--until", "30m")["read"]["messages"] == 0
     assert replayed(bootstrap)["read"]["messages"] >= 1
     assert nsp(bootstrap, "replay", "--since", "1m", "--until", "2m").returncode == 2
+
+
+def test_partitions_that_wait_for_others_lose_and_repeat_nothing(
+    broker: KafkaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client forgets what it has fetched of a partition that is paused, and fetches it again."""
+    monkeypatch.setattr(replay_reading, "MAX_AHEAD_BYTES", 20_000)
+    each = 200
+    for number in range(NODES):  # one node after the other: all partitions but one are always far ahead
+        write_batches(broker.bootstrap, [attack_batch(f"node-{number}", at) for at in range(1, each + 1)])
+    now_ns = time.time_ns()
+    reader = replay_reading.EventReader(Cluster(broker.bootstrap), now_ns - 3600 * 10**9, now_ns)
+    found = list(reader.messages())
+    assert len({message.place for message in found}) == len(found) == reader.total == NODES * each
+    times = [message.wall_ns for message in found]
+    assert times == sorted(times)
