@@ -86,6 +86,12 @@ def learn(context: typer.Context) -> None:
     become("nsp.learn", context.args)
 
 
+@app.command("replay", context_settings=_HANDED_OVER, add_help_option=False)
+def replay(context: typer.Context) -> None:
+    """Say what rules and profiles would have said of events that are on Kafka already."""
+    become("nsp.replay", context.args)
+
+
 @app.command("version")
 def version(*, short: Annotated[bool, typer.Option("--short", help="the number alone")] = False) -> None:
     """Print the version."""

@@ -165,6 +165,31 @@ class Cluster:
         finally:
             consumer.close()
 
+    def reader(self, topic: str, more: Mapping[str, Any]) -> Consumer:
+        """A consumer that joins no group and commits nothing, not assigned yet; whoever has it closes it.
+
+        Args:
+            topic: Which it will read.
+            more: Further librdkafka settings.
+
+        Raises:
+            CommandError: No broker answers.
+        """
+        consumer = Consumer(
+            self._config
+            | {"group.id": "nsp-command", "enable.auto.commit": False, "enable.partition.eof": True, **more}
+        )
+        try:
+            self._introduce(consumer, topic)
+        except CommandError:
+            consumer.close()
+            raise
+        return consumer
+
+    def unanswered(self, topic: str) -> CommandError:
+        """The error of a broker that was there and delivers no more."""
+        return CommandError(f"Kafka at {self._brokers} does not deliver {topic}")
+
     def _introduce(self, client: Producer | Consumer, topic: str) -> None:
         """Let a client ask where a topic is; it would wait half a second to do so by itself.
 

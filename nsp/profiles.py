@@ -21,6 +21,7 @@ from confluent_kafka import OFFSET_END
 from nsp.errors import MISUSED, CommandError
 from nsp.kafka import Brokers, BrokersIfAny, Cluster, KafkaOptions
 from nsp.profile_files import key_of, load
+from nsp.profile_state import states
 from schemas.codec import decode_as, encode
 from schemas.errors import CodecError
 from schemas.profile.canonical import to_document
@@ -32,7 +33,8 @@ _GENERATION: Final = "generation"
 # Once a node has answered, the others are not far: how long to wait for one more.
 _QUIET_S: Final = 2.0
 _SETTLED: Final = ("APPLIED", "REFUSED", "FAILED", "ENDED")
-_TABLE: Final = "{:<28} {:<6} {:<8} {:<9} {:<20} {}"
+_TABLE: Final = "{:<28} {:<6} {:<8} {:<30} {:<9} {:<20} {}"
+_NS_PER_MS: Final = 1_000_000
 
 Files = Annotated[
     list[Path],
@@ -85,7 +87,8 @@ def get(
     if output not in {"table", "yaml", "json"}:
         raise CommandError(f"--output {output}", "table, yaml or json", MISUSED)
     what = what.removeprefix("profile/")
-    known = _published(Cluster(brokers, kafka_option))
+    cluster, times = Cluster(brokers, kafka_option), dict[str, int]()
+    known = _published(cluster, times)
     if what not in {"profiles", "profile"}:
         if what not in known:
             raise CommandError(f"there is no profile {what}", "`nsp get profiles` lists them")
@@ -98,9 +101,10 @@ def get(
         case "yaml":
             print(yaml.safe_dump_all((to_document(each) for each in known.values()), sort_keys=False), end="")
         case _:
-            print(_TABLE.format("NAME", "SCOPE", "MODE", "PROGRAMS", "GENERATION", "SELECTS"))
+            print(_TABLE.format("NAME", "SCOPE", "MODE", "STATE", "PROGRAMS", "GENERATION", "SELECTS"))
+            found = states(cluster, known, times)
             for key, record in known.items():
-                print(_row(key, record))
+                print(_row(key, record, found[key]))
 
 
 def delete(
@@ -139,8 +143,13 @@ def _same(record: dict[str, Any], other: dict[str, Any] | None) -> bool:
     return other is not None and {**record, _GENERATION: 0} == {**other, _GENERATION: 0}
 
 
-def _published(cluster: Cluster) -> dict[str, dict[str, Any]]:
-    """What is on the topic, by key; what cannot be read is said and left out."""
+def _published(cluster: Cluster, times_ns: dict[str, int] | None = None) -> dict[str, dict[str, Any]]:
+    """What is on the topic, by key; what cannot be read is said and left out.
+
+    Args:
+        cluster: Where.
+        times_ns: Filled with the wall times of the messages.
+    """
     found: dict[str, dict[str, Any]] = {}
     for message in cluster.read_all(PROFILES.name, range(cluster.partitions_of(PROFILES.name))):
         key = (message.key() or b"").decode(errors="replace")
@@ -149,12 +158,14 @@ def _published(cluster: Cluster) -> dict[str, dict[str, Any]]:
             continue
         try:
             found[key] = decode_as(PROFILES.value, message.value())
+            if times_ns is not None:
+                times_ns[key] = max(message.timestamp()[1], 0) * _NS_PER_MS
         except CodecError as error:
             print(f"nsp: {PROFILES.name} offset {message.offset()}: {error}", file=sys.stderr)
     return dict(sorted(found.items()))
 
 
-def _row(key: str, record: dict[str, Any]) -> str:
+def _row(key: str, record: dict[str, Any], state: str) -> str:
     selector = record["node_selector" if record["scope"] == "NODE" else "pod_selector"]
     labels = [f"{label}={value}" for label, value in selector["match_labels"].items()]
     labels += [f"{each['key']} {each['operator'].lower()}" for each in selector["match_expressions"]]
@@ -163,7 +174,7 @@ def _row(key: str, record: dict[str, Any]) -> str:
     mode = record["mode"].lower() + ("*" if record["dry_run"] else "")
     selects = ",".join([*labels, *services]) or everything
     return _TABLE.format(
-        key, record["scope"].lower(), mode, len(record["processes"]), record[_GENERATION], selects
+        key, record["scope"].lower(), mode, state, len(record["processes"]), record[_GENERATION], selects
     )
 
 

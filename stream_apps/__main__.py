@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from schemas.errors import KeyFileError
 from schemas.signing import SigningKey
+from stream_apps.assembly import read_back_s
 from stream_apps.config import load
 from stream_apps.correlate.pods import PodTable
 from stream_apps.errors import ConfigError
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from stream_apps.sigma.book import RuleBook
 
 MISUSED = 2
-# A correlation may look back for a day; a start that reads a day of events would take an hour.
-LONGEST_READ_BACK_S = 3600
 
 
 def main() -> NoReturn:
@@ -73,11 +72,7 @@ def _serve(config: StreamConfig, signing_key: SigningKey, instance: str | None) 
         instance=instance or config.kafka.instance,
         signing_key=signing_key,
         metrics_address=_address(config.service.metrics_address),
-        window_s=max(
-            config.detect.repeat_after_s,
-            config.correlate.names.grace_s,
-            min(rules.remembers_s, LONGEST_READ_BACK_S),
-        ),
+        window_s=read_back_s(config, rules.remembers_s),
     )
     pods = PodTable()
     desk = ProfileDesk()

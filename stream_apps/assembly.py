@@ -51,6 +51,17 @@ if TYPE_CHECKING:
 
 NS_PER_S: Final = 1_000_000_000
 _PROTOCOLS: Final = {"tcp": 6, "udp": 17}
+# A correlation may look back for a day; a start that reads a day of events would take an hour.
+LONGEST_READ_BACK_S: Final = 3600
+
+
+def read_back_s(config: StreamConfig, rules_remember_s: float) -> float:
+    """How far back whoever begins midway reads, so that it knows what one that was there would know."""
+    return max(
+        config.detect.repeat_after_s,
+        config.correlate.names.grace_s,
+        min(rules_remember_s, LONGEST_READ_BACK_S),
+    )
 
 
 def build_programs(config: Correlate) -> Programs:

@@ -180,6 +180,7 @@ class Pipeline:
         )
         if self._silence is not None:
             self._tell_nodes(self._silence.tick(now_ns), now_ns, outcome)
+        outcome.alerts += [each.alert() for each in self._desk.try_canaries(now_ns, self.learner)]
         self._counts["respond", "enforcements_by_the_clock"] += len(outcome.enforcements)
         return outcome
 
@@ -364,7 +365,7 @@ class Pipeline:
         if self.learner is None:
             return
         try:
-            self.learner.observe(scene, batch, *read)
+            self.learner.observe(scene, batch, *read, on_trial=bool(self._desk.canaries))
         except Exception as error:  # noqa: BLE001 - the alerts of the batch do not depend on it
             self._report(outcome, EventError("learn", f"batch {batch['sequence']}", _words(error)))
 

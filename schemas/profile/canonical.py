@@ -54,6 +54,7 @@ def to_record(profile: Profile, generation: int) -> dict[str, Any]:
         "dry_run": spec.dry_run,
         "arp_spoofing": "arp-spoofing" in spec.attacks,
         "expires_at_ns": int(spec.expires_at or 0),
+        "canary_for_ns": int(spec.canary_for or 0),
         "resolvers": sorted(set(spec.resolvers)),
         "default": _network(spec.default.rules()) if spec.default else None,
         "processes": [
@@ -172,6 +173,8 @@ def to_document(record: Mapping[str, Any]) -> dict[str, Any]:
         spec["attacks"] = ["arp-spoofing"]
     if record["dry_run"]:
         spec["dryRun"] = True
+    if record["canary_for_ns"]:
+        spec["canaryFor"] = values.duration_text(record["canary_for_ns"])
     if record["expires_at_ns"]:
         moment = datetime.fromtimestamp(record["expires_at_ns"] // _SECOND_NS, UTC)
         spec["expiresAt"] = moment.strftime("%Y-%m-%dT%H:%M:%SZ")

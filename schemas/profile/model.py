@@ -209,6 +209,7 @@ class Spec(Section):
     services: list[ServiceSection] = []
     resolvers: Annotated[list[Annotated[str, AfterValidator(values.address)]], Field(max_length=8)] = []
     dry_run: bool = False
+    canary_for: Annotated[str, AfterValidator(lambda text: text and str(values.duration_ns(text)))] = ""
     expires_at: Annotated[str, AfterValidator(lambda text: text and str(values.wall_ns(text)))] = ""
 
     @model_validator(mode="after")
@@ -222,6 +223,17 @@ class Spec(Section):
             raise ValueError("services and nodeSelector are for scope: Node; remove them, or set it")
         if self.selector and self.label_selector:
             raise ValueError("selector and labelSelector are the same; keep selector")
+        return self
+
+    @model_validator(mode="after")
+    def _has_something_to_try(self) -> Self:
+        modes = {*self.actions, *(each.action for each in self.processes)}
+        if self.canary_for and self.dry_run:
+            raise ValueError("canaryFor enforces by itself when it is over, and dryRun never; keep one")
+        if self.canary_for and "enforce" not in modes:
+            raise ValueError(
+                "canaryFor is for what is enforced afterwards; add enforce to actions, or remove it"
+            )
         return self
 
     @model_validator(mode="after")

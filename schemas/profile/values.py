@@ -28,6 +28,15 @@ _TOKEN: Final = re.compile(r"[A-Z!#$%&'*+.^_`|~-]+")
 # No leading zeros: YAML 1.1 reads them as octal, YAML 1.2 does not, and who wrote them is not there to ask.
 _RANGE: Final = re.compile(r"(0|[1-9][0-9]{0,4})(?:\s*-\s*(0|[1-9][0-9]{0,4}))?")
 # Python's reader takes more, and some of it (week dates, a missing minute) differently from others.
+_DURATION: Final = re.compile(r"(?P<number>[0-9]{1,7})(?P<unit>[smhd])")
+_DURATION_UNITS_NS: Final = {
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+    "d": 86_400_000_000_000,
+}
+# A trial of a quarter of a year is a dry run that somebody forgot.
+MAX_DURATION_NS: Final = 90 * _DURATION_UNITS_NS["d"]
 _RFC_3339: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?"
     r"(?P<zone>[Zz]|[+-][0-9]{2}:[0-9]{2})?)?"
@@ -277,6 +286,25 @@ def http_uri(text: str) -> str:
     if len(text) > MAX_URI_BYTES:
         raise ValueError(f"{shown(text)} has {len(text)} bytes; the kernel compares {MAX_URI_BYTES}")
     return text
+
+
+def duration_ns(text: str) -> int:
+    """A stretch of time, ``24h``, as nanoseconds."""
+    match = _DURATION.fullmatch(text)
+    found = int(match["number"]) * _DURATION_UNITS_NS[match["unit"]] if match else 0
+    if not match:
+        raise ValueError(f"{shown(text)} is no stretch of time; write 30m, 24h or 7d")
+    if not 0 < found <= MAX_DURATION_NS:
+        raise ValueError(f"{shown(text)} is not between a second and 90 days; leave it out for none")
+    return found
+
+
+def duration_text(duration_ns: int) -> str:
+    """As :func:`duration_ns` reads it, in the largest unit that is whole."""
+    for unit, size in reversed(_DURATION_UNITS_NS.items()):
+        if duration_ns % size == 0:
+            return f"{duration_ns // size}{unit}"
+    return f"{max(1, duration_ns // _DURATION_UNITS_NS['s'])}s"
 
 
 def wall_ns(text: str) -> int:

@@ -126,6 +126,48 @@ class Explanation:
         }
 
 
+class Explainer:
+    """The selections of one workload, compiled once and asked often."""
+
+    def __init__(self, selections: Sequence[Selection], now_ns: int) -> None:
+        """Unite and compile them.
+
+        Args:
+            selections: The profiles that have to do with the workload.
+            now_ns: Wall time: what has expired by then does not count.
+
+        Raises:
+            PolicyRefused: The profiles cannot be united; the sensor says the same.
+        """
+        self._selections = selections
+        self._now_ns = now_ns
+        self._policy = union_of(selections, now_ns)
+        self._tries = _tries(selections, self._policy)
+
+    def verdict(self, asked: Flow | Bind, program: Program | None) -> Verdict:
+        """What happens to a flow or bind of a program, without the words."""
+        return _verdict(self._policy, asked, self._tries, program)
+
+    def explain(self, workload: str, asked: Flow | Bind | None, program: Program | None) -> Explanation:
+        """Explain it; see :func:`explain`."""
+        grants = self._policy.grants_of(program) if self._policy else None
+        verdict = self.verdict(asked, program) if asked else None
+        trace = dict(verdict.trace) if verdict else {}
+        contributions = tuple(
+            _contribution(each, program, grant, trace, self._now_ns)
+            for each in self._selections
+            if (grant := each.grant(program))
+        )
+        return Explanation(
+            workload,
+            program,
+            MODES[grants.mode] if grants else MODES[layout.MODE_NONE],
+            contributions,
+            tuple(_conflicts([each for each in contributions if not each.expired])),
+            verdict,
+        )
+
+
 def explain(
     workload: str,
     selections: Sequence[Selection],
@@ -145,23 +187,7 @@ def explain(
     Raises:
         PolicyRefused: The profiles cannot be united; the sensor says the same.
     """
-    policy = union_of(selections, now_ns)
-    grants = policy.grants_of(program) if policy else None
-    verdict = _verdict(policy, asked, _tries(selections, policy), program) if asked else None
-    trace = dict(verdict.trace) if verdict else {}
-    contributions = tuple(
-        _contribution(each, program, grant, trace, now_ns)
-        for each in selections
-        if (grant := each.grant(program))
-    )
-    return Explanation(
-        workload,
-        program,
-        MODES[grants.mode] if grants else MODES[layout.MODE_NONE],
-        contributions,
-        tuple(_conflicts([each for each in contributions if not each.expired])),
-        verdict,
-    )
+    return Explainer(selections, now_ns).explain(workload, asked, program)
 
 
 def explain_unknown(workload: str, mode: str, asked: Flow | Bind | None) -> Explanation:

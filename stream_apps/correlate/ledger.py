@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stream_apps.correlate.order import MAX_NODES, Admission, Ordering
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 # Loss counters of which one is one numbered event that no batch holds. The others are told for diagnosis:
 # something was cut short or done again, no event went missing.
@@ -125,6 +125,10 @@ class LossLedger:
         for account in self._accounts.values():
             total = total.plus(account.totals())
         return total
+
+    def by_node(self) -> Iterator[tuple[str, Totals]]:
+        """The account of each node since its ring, or this account of it, began."""
+        return ((node, account.totals()) for node, account in self._accounts.items())
 
     def _open(self, batch: dict[str, Any], admitted: Admission) -> None:
         node = batch["node"]

@@ -7,6 +7,7 @@ a workload is escaped where it is put in a sentence and verbatim where it is dat
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_apps.correlate.programs import shown_name
@@ -57,6 +58,7 @@ def build_alert(
         "dns_name": finding.dns_name,
         "response": dict(response),
         "audit": None,
+        "verdict": asdict(finding.telling.verdict) if finding.telling.verdict else None,
     }
 
 

@@ -17,8 +17,10 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_apps.detect.egress import PROTOCOL_NAMES, QUESTION, REFUSAL
-from stream_apps.detect.rule import RANK, Destination, Rule, Severity, Sighting, Suspect
+from stream_apps.detect.rule import RANK, Destination, ProfileVerdict, Rule, Severity, Sighting, Suspect
 from stream_apps.detect.scene import endpoint, shown
+from stream_apps.learn.conduct import INTERPRETING, script_of
+from stream_apps.profiles.place import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,6 +72,7 @@ _DID: Final = {
     "BIND": "serve on {local}",
     "RAW_SOCKET": "open a raw socket",
 }
+_INBOUND: Final = frozenset({"PACKET_IN", "BIND"})
 # What comes to the same: the call that is refused once, and the packets of a connection that was open.
 _WAYS: Final = {"CONNECT": "out", "SENDMSG": "out", "PACKET_OUT": "out", "PACKET_IN": "in"}
 _TCP: Final = 6
@@ -80,6 +83,8 @@ MAX_DESTINATIONS: Final = 32
 # Workloads whose destinations are remembered: 32 numbers each.
 MAX_WORKLOADS: Final = 20_000
 _GROUP_BYTES: Final = 6
+# Programs times reasons whose place in a profile is remembered.
+MAX_PLACES: Final = 4096
 
 
 @dataclass(slots=True)
@@ -113,6 +118,7 @@ class ProfileViolation:
         self._profiles = profiles
         self._exclusions = tuple(exclusions)
         self._window_ns = window_ns
+        self._places: dict[tuple[object, ...], str] = {}
         self._known: OrderedDict[tuple[str, str], _Known] = OrderedDict()
 
     def watch(self, scene: Scene) -> Mapping[int, Suspect]:
@@ -141,8 +147,11 @@ class ProfileViolation:
         if self._excluded(scene, suspect, server, trusted):
             return None
         asked = f"ask {server} for {shown(name) or 'what cannot be read'}"
-        says = self._says(asked, reason, event, alerted_only=event["verdict"] == "ALERTED")
-        return self._sighting(scene, suspect, event, reason, says, (name,), dns_name=name or None)
+        verdict = self._verdict(scene, suspect, event, inbound=False)
+        says = self._says(asked, reason, event, verdict)
+        return self._sighting(
+            scene, suspect, event, reason, says, (name,), dns_name=name or None, verdict=verdict
+        )
 
     def _flow(
         self, scene: Scene, suspect: Suspect, event: Mapping[str, Any], reason: _Reason, did: str
@@ -160,25 +169,72 @@ class ProfileViolation:
         where += f" ({shown(known.name)})" if known else ""
         local = f"{endpoint(event['local_address'], event['local_port'])}/{protocol}"
         did = did.replace("{where}", where).replace("{local}", local)
-        alerted_only = event.get("alerted_only", False) or event.get("verdict") == "ALERTED"
-        says = self._says(did, reason, event, alerted_only=alerted_only)
+        verdict = self._verdict(scene, suspect, event, inbound=hook in _INBOUND)
+        says = self._says(did, reason, event, verdict)
         leads = hook not in {"BIND", "RAW_SOCKET"}
         return self._sighting(
             scene, suspect, event, reason, says, (_WAYS.get(hook, hook), address, port, event["protocol"]),
             weight=_WEIGHT_SAID if "verdict" in event else 0,
             destination=Destination(address, event["remote_port"], event["protocol"]) if leads else None,
-            dns_name=known.name if known else None,
+            dns_name=known.name if known else None, verdict=verdict,
         )  # fmt: skip
 
-    def _says(self, did: str, reason: _Reason, event: Mapping[str, Any], *, alerted_only: bool) -> str:
+    def _verdict(
+        self, scene: Scene, suspect: Suspect, event: Mapping[str, Any], *, inbound: bool
+    ) -> ProfileVerdict:
+        """What is in force, and what will be once the profile's dry run is over."""
         generation: int = event["generation"]
-        names = ", ".join(self._profiles.profiles_at(generation))
+        keys = self._profiles.profiles_at(generation)
+        let_through = event.get("alerted_only", False) or event.get("verdict") == "ALERTED"
+        pending = let_through and any(self._profiles.is_pending(key) for key in keys)
+        return ProfileVerdict(
+            in_force="allowed" if let_through else "refused",
+            pending="refused" if pending else "",
+            profile=", ".join(map(shown, keys)),
+            generation=generation,
+            reason=event["reason"],
+            place=self._place(scene, suspect, event, keys, inbound=inbound),
+        )
+
+    def _place(
+        self,
+        scene: Scene,
+        suspect: Suspect,
+        event: Mapping[str, Any],
+        keys: tuple[str, ...],
+        *,
+        inbound: bool,
+    ) -> str:
+        """Where a rule would have to be; a flood of refusals asks for few different ones."""
+        image = scene.view.processes[suspect.actor]
+        script = script_of(image["argv"]) if scene.view.roles[suspect.actor] in INTERPRETING else ""
+        asked = event["generation"], keys, image["executable"], script, event["reason"], inbound
+        known = self._places.get(asked)
+        if known is None:
+            places = [
+                place_of(record, image["executable"], script, event["reason"], inbound=inbound)
+                for key in keys
+                if (record := self._profiles.book.record(key)) is not None
+            ]
+            if len(self._places) >= MAX_PLACES:
+                self._places.clear()
+            known = self._places[asked] = ", ".join(map(shown, dict.fromkeys(places)))
+        return known
+
+    @staticmethod
+    def _says(did: str, reason: _Reason, event: Mapping[str, Any], verdict: ProfileVerdict) -> str:
         if event["reason"] == "UNKNOWN_WORKLOAD":
             by = "the node's rule for unknown workloads"
+        elif verdict.profile:
+            by = f"profile {verdict.profile}"
         else:
-            by = f"profile {shown(names)}" if names else f"a profile of generation {generation}"
-        done = "would be refused" if alerted_only else "was refused"
-        return f"tried to {did} and {done} by {by}: {reason.words}"
+            by = f"a profile of generation {verdict.generation}"
+        done = "would be refused" if verdict.in_force == "allowed" else "was refused"
+        says = f"tried to {did} and {done} by {by}: {reason.words}"
+        if not verdict.pending:
+            return says
+        rule = f" by rule {verdict.place}" if verdict.place else ""
+        return f"{says} (in force: allowed; pending: would be denied{rule})"
 
     def _sighting(
         self,

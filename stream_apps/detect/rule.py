@@ -85,6 +85,27 @@ class Destination:
 
 
 @dataclass(frozen=True, slots=True)
+class ProfileVerdict:
+    """What a profile made of it, and what it would make of it once its dry run is over.
+
+    Attributes:
+        in_force: ``allowed`` or ``refused``: what happened.
+        pending: ``refused`` under a profile that runs dry or is on trial; empty: there is none.
+        profile: ``namespace/name``, several separated by commas; empty when it is not known any more.
+        generation: Of the profile.
+        reason: The layer that nothing passed, as in ``Refusal``.
+        place: Where in the profile a rule would have to be; empty when it is not known.
+    """
+
+    in_force: Literal["allowed", "refused"]
+    pending: Literal["", "refused"]
+    profile: str
+    generation: int
+    reason: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sighting:
     """One event that is evidence.
 
@@ -98,6 +119,7 @@ class Sighting:
         weight: How much it tells, of all sightings of a finding: the heaviest describes it.
         workload: Index of the workload it happened to, where that is not the actor's; None: the actor's.
         group: Where no process is behind it: what is one finding with it; 0: each event is one.
+        verdict: What a profile made of it, where one did.
     """
 
     severity: Severity
@@ -109,6 +131,7 @@ class Sighting:
     weight: int = 0
     workload: int | None = None
     group: int = 0
+    verdict: ProfileVerdict | None = None
 
 
 class Detector(Protocol):

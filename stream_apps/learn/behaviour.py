@@ -71,6 +71,7 @@ class Behaviour:
         seen_in: For pods of now, the hour in which each showed it last.
         before_sensor: Only processes did it that were there before the sensor.
         drift: It was first seen after the workload had been found stable.
+        pending_generation: Of the newest profile that would have stopped it, and only told; 0: none.
     """
 
     first_ns: int = 0
@@ -82,6 +83,7 @@ class Behaviour:
     seen_in: dict[str, int] = field(default_factory=dict)
     before_sensor: bool = True
     drift: bool = False
+    pending_generation: int = 0
 
     def see(self, instance: str, hour: int, count: int, seen_ns: tuple[int, int]) -> bool:
         """Take sightings of one hour, between two wall times; whether they are of a new unit."""
@@ -115,6 +117,7 @@ class Behaviour:
             self.seen_in[instance] = max(hour, self.seen_in.get(instance, -1))
         self.before_sensor = self.before_sensor and other.before_sensor
         self.drift = self.drift or other.drift
+        self._mark(other.pending_generation)
 
     def join(self, other: Behaviour) -> None:
         """Take over the evidence of the same behaviour of other pods of this node."""
@@ -126,6 +129,10 @@ class Behaviour:
         self.pods += other.pods
         self.seen_in |= other.seen_in
         self.before_sensor = self.before_sensor and other.before_sensor
+        self._mark(other.pending_generation)
+
+    def _mark(self, generation: int) -> None:
+        self.pending_generation = max(self.pending_generation, generation)
 
     def plus(self, other: Behaviour) -> Behaviour:
         """The same behaviour on two nodes, which have no pod in common."""
@@ -138,6 +145,7 @@ class Behaviour:
             pods=self.pods + other.pods,
             before_sensor=self.before_sensor and other.before_sensor,
             drift=self.drift and other.drift,
+            pending_generation=max(self.pending_generation, other.pending_generation),
         )
 
     def beside(self, other: Behaviour) -> Behaviour:
@@ -162,6 +170,7 @@ def to_record(key: Key, behaviour: Behaviour) -> dict[str, Any]:
         "seen_in": dict(behaviour.seen_in),
         "before_sensor": behaviour.before_sensor,
         "drift": behaviour.drift,
+        "pending_generation": behaviour.pending_generation,
     }
 
 
@@ -178,4 +187,5 @@ def from_record(record: Mapping[str, Any]) -> tuple[Key, Behaviour]:
         seen_in=dict(record["seen_in"]),
         before_sensor=record["before_sensor"],
         drift=record["drift"],
+        pending_generation=record["pending_generation"],
     )

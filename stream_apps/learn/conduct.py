@@ -28,7 +28,7 @@ MAX_PATH_CHARACTERS: Final = 255
 _DELETED: Final = " (deleted)"
 # No profile can name it; it is kept as evidence.
 _MEMFD: Final = "memfd:"
-_INTERPRETING: Final[frozenset[Role]] = frozenset({"interpreter", "shell"})
+INTERPRETING: Final[frozenset[Role]] = frozenset({"interpreter", "shell"})
 
 
 class Program(NamedTuple):
@@ -80,7 +80,7 @@ class Mistrust:
             return None
         role = view.roles[index]
         program = Program(
-            path.removesuffix(_DELETED), _script(image["argv"]) if role in _INTERPRETING else ""
+            path.removesuffix(_DELETED), script_of(image["argv"]) if role in INTERPRETING else ""
         )
         return Conduct(
             program=program,
@@ -135,7 +135,7 @@ def _began_workload(view: BatchView, index: int) -> bool:
     return not launcher or view.workload_ids[launcher] != view.workload_ids[index]
 
 
-def _script(argv: Sequence[str]) -> str:
+def script_of(argv: Sequence[str]) -> str:
     """The script an interpreter was started for, if it is named by an absolute path."""
     for argument in argv[1:]:
         if argument.startswith("/"):

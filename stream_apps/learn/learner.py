@@ -19,7 +19,7 @@ from stream_apps.learn.folding import number_of
 from stream_apps.learn.identity import identify
 from stream_apps.learn.peer_names import host_cidr, loopback
 from stream_apps.learn.shelf import Shelf
-from stream_apps.learn.sightings import HOUR_NS, tally
+from stream_apps.learn.sightings import HOUR_NS, stops, tally
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -124,10 +124,39 @@ class Learner:
         figures["shards_stable_now"] = sum(each.stable_ns > 0 for each in shelf.shards.values())
         return {("learn", name): value for name, value in figures.items()}
 
+    def heard_of(self, node: str) -> tuple[int, int]:
+        """See :class:`stream_apps.profiles.canary.Watched`."""
+        shards = self._shelf.of_node(node).values()
+        return max((each.last_ns for each in shards), default=0), max(
+            (each.loss_ns for each in shards), default=0
+        )
+
+    def would_stop(self) -> Iterator[tuple[Shard, Key, Behaviour]]:
+        """See :class:`stream_apps.profiles.canary.Watched`."""
+        for shard in self._shelf.shards.values():
+            for key, each in shard.behaviours.items() if shard.has_pending else ():
+                learned = each.pending_generation and key.standing == "LEARNED" and not each.drift
+                if learned and not shard.forbids(key):
+                    yield shard, key, each
+
     def observe(
-        self, scene: Scene, batch: Mapping[str, Any], events: Sequence[Event], gap_bytes: int
+        self,
+        scene: Scene,
+        batch: Mapping[str, Any],
+        events: Sequence[Event],
+        gap_bytes: int,
+        *,
+        on_trial: bool = False,
     ) -> None:
-        """Learn from the events of a batch that were not seen before."""
+        """Learn from the events of a batch that were not seen before.
+
+        Args:
+            scene: The batch and what is known around it.
+            batch: The batch.
+            events: Its events that are new.
+            gap_bytes: Of events that never arrived before it.
+            on_trial: Whether any profile is: what profiles would have stopped is marked then.
+        """
         node = self._node(scene.view.node, scene.view.boot_id)
         self._losses(node, scene, batch, gap_bytes)
         if batch["ring_start"] < node.floor:
@@ -140,10 +169,37 @@ class Learner:
                     self._learn(passing, deed, count, (first + offset_ns, last + offset_ns))
                 else:
                     self._shelf.counts["unusable_event"] += count
+            if on_trial:
+                self._mark(passing, part)
         node.position = max(node.position, batch["ring_end"])
         self._shelf.read_to[scene.view.node] = node.boot_id, node.position
 
     # One batch.
+
+    def _mark(self, passing: _Pass, part: Sequence[Event]) -> None:
+        """Note what a profile would have stopped. Its event may follow in a later batch, or never."""
+        view = passing.scene.view
+        for (deed, generation), (first, last) in stops(part).items():
+            if not 0 <= deed[0] < len(view.processes):
+                continue
+            seen_ns = first + view.wall_offset_ns, last + view.wall_offset_ns
+            if deed[0] not in passing.actors:
+                passing.actors[deed[0]] = self._actor(passing, deed[0], seen_ns)
+            actor = passing.actors[deed[0]]
+            if actor is None:
+                continue
+            with_peer = deed[1] == "EGRESS" or deed[1] == "INGRESS"
+            found = (
+                self._with_peer(actor, deed, seen_ns[0]) if with_peer else self._alone(passing, actor, deed)
+            )
+            if found is None or found.pending_generation >= generation:
+                continue
+            if not found.count:
+                found.see(actor.identity.instance, passing.hour, 1, seen_ns)
+            found.pending_generation = generation
+            actor.shard.has_pending = True
+            actor.shard.last_ns = max(actor.shard.last_ns, seen_ns[1])
+            self._shelf.urgent[actor.shard.place] = None
 
     def _learn(self, passing: _Pass, deed: Deed, count: int, seen_ns: tuple[int, int]) -> None:
         actor = passing.actors.get(deed[0])

@@ -121,6 +121,7 @@ class Shard:
     _sizes: Counter[tuple[str, ...]] = field(default_factory=Counter)
     _programs: int = 0
     has_forbidden: bool = False
+    has_pending: bool = False
 
     @property
     def place(self) -> tuple[str, str]:
@@ -251,6 +252,7 @@ class Shard:
         self.first_ns = min(filter(None, (self.first_ns, other.first_ns)), default=0)
         self.last_ns = max(self.last_ns, other.last_ns)
         self.loss_ns = max(self.loss_ns, other.loss_ns)
+        self.has_pending = self.has_pending or other.has_pending
         self.units += other.units
         self.wide_units += other.wide_units
         self.starts += other.starts
@@ -266,6 +268,7 @@ class Shard:
         self.behaviours = behaviours
         for key in behaviours:
             self._enter(key)
+        self.has_pending = any(each.pending_generation for each in behaviours.values())
 
     def _forget_instances(self) -> None:
         while len(self.instances) > MAX_INSTANCES:

@@ -131,6 +131,51 @@ def _found_socket(event: Mapping[str, Any]) -> Deed | None:
     return _accept(event) if remote >= _CLIENT_PORT > local and event["protocol"] == _TCP else None
 
 
+Stop = tuple[Deed, int]
+"""What a profile would have stopped, and its generation."""
+
+
+def stops(events: Iterable[Event]) -> dict[Stop, list[int]]:
+    """What profiles would have stopped, and only told, with first and last time; the unreadable is none."""
+    found: dict[Stop, list[int]] = {}
+    for kind, event in events:
+        reader = _STOPS.get(kind)
+        if reader is None:
+            continue
+        try:
+            deed, generation, moment = reader(event), event["generation"], event["ktime_ns"]
+        except (KeyError, TypeError, AttributeError):
+            continue  # counted where it is tallied
+        if deed is not None:
+            found.setdefault((deed, generation), [moment, moment])[1] = moment
+    return found
+
+
+def _stop(event: Mapping[str, Any]) -> Deed | None:
+    if not event.get("alerted_only", False):
+        return None
+    match event["hook"]:
+        case "CONNECT" | "SENDMSG" | "PACKET_OUT":
+            return _outgoing(event)
+        case "PACKET_IN":
+            port, address = event["local_port"], event["remote_address"]
+            return event["process"], "INGRESS", event["protocol"], port, address, False
+        case "BIND":
+            return _listen(event)
+        case _:
+            return None
+
+
+def _told(reader: Reader) -> Reader:
+    return lambda event: reader(event) if event.get("verdict") == "ALERTED" else None
+
+
+_STOPS: Final[Mapping[str, Reader]] = {
+    "nsp.Refusal": _stop,
+    "nsp.DnsQuestion": _told(_question),
+    "nsp.HttpRequest": _told(_request),
+    "nsp.TlsHello": _told(_hello),
+}
 _READERS: Final[Mapping[str, Reader]] = {
     "nsp.SocketConnect": _outgoing,
     "nsp.DatagramSend": _outgoing,

@@ -269,6 +269,21 @@ class ProfileBook:
         """Keys of the profiles that have a generation now."""
         return tuple(sorted(self._by_generation.get(generation, ())))
 
+    def record(self, key: str) -> Mapping[str, Any] | None:
+        """The profile of a key."""
+        held = self._profiles.get(key)
+        return held.record if held else None
+
+    def places(self, key: str) -> Mapping[str, frozenset[str]]:
+        """The nodes where a profile has a place, with the UIDs of the pods it selects there."""
+        held = self._profiles.get(key)
+        if held is None or held.over:
+            return {}
+        if held.record["scope"] == "NODE":
+            here = (node for node in self._nodes if selects_node(held.record, {HOSTNAME_LABEL: node}))
+            return dict.fromkeys(here, frozenset())
+        return {node: frozenset(uids) for node, uids in held.pods.items()}
+
     def traces_anything(self) -> bool:
         """Whether any profile asks for DNS tracing."""
         return bool(self._tracing)

@@ -21,6 +21,7 @@ from schemas.codec import MAX_PUBLISHED_PROFILE_BYTES
 from schemas.subject import NodeSubject, ProfileSubject, parse_profile_subject
 from stream_apps.errors import ProfileError
 from stream_apps.profiles.book import ProfileBook, digest_of
+from stream_apps.profiles.canary import Canaries
 from stream_apps.profiles.orders import Content, Orders, profile_content, workloads_content
 from stream_apps.profiles.record import problem
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from stream_apps.correlate.pods import Pod
     from stream_apps.profiles.book import AnySubject
+    from stream_apps.profiles.canary import Change, Watched
 
 PROFILE_ORDER: Final = "ProfileOrder"
 NODE_WORKLOADS: Final = "NodeWorkloads"
@@ -57,21 +59,24 @@ class ProfileDesk:
     Attributes:
         book: Profiles, pods, nodes.
         counts: By reason.
+        canaries: Profiles on trial.
     """
 
     def __init__(self, book: ProfileBook | None = None) -> None:
         self.book = book or ProfileBook()
         self.counts: Counter[str] = Counter()
+        self.canaries = Canaries()
         self._orders = Orders()
         self._mine: Callable[[str], bool] = lambda _: False
 
-    def profile(self, key: str, record: Mapping[str, Any], size: int) -> None:
+    def profile(self, key: str, record: Mapping[str, Any], size: int, published_ns: int = 0) -> None:
         """A profile was published.
 
         Args:
             key: Key of its message.
             record: The decoded ``SecurityProfile``.
             size: Its encoded size, bytes.
+            published_ns: Wall time of its message; a canary begins then.
 
         Raises:
             ProfileError: It cannot be used; the one before it stays.
@@ -82,10 +87,12 @@ class ProfileDesk:
         wrong = wrong or self.book.put_profile(key, record, size)
         if wrong:
             raise ProfileError(f"profile {key}: {wrong}")
+        self.canaries.put(key, record, published_ns)
 
     def profile_gone(self, key: str, changed_ns: int) -> None:
         """A profile was deleted."""
         self.book.remove_profile(key, changed_ns)
+        self.canaries.drop(key)
 
     def pod(self, uid: str, pod: Pod | None, changed_ns: int) -> None:
         """A pod was published, or (None) is gone."""
@@ -109,6 +116,9 @@ class ProfileDesk:
             subject = parse_profile_subject(record["subject"])
             profile = record["profile"]
             content = profile_content(digest_of(profile) if profile else None, record["workloads"])
+            key = f"{subject.namespace}/{subject.name}"
+            if self.canaries.order_read(key, profile):
+                self._tell_anew(key)
         if self._orders.read(node, subject, record["generation"], content):
             self.book.touch(node, subject)
 
@@ -166,8 +176,11 @@ class ProfileDesk:
 
     def _profile(self, node: str, subject: ProfileSubject, changed_ns: int, now_ns: int) -> Draft | None:
         held, uids = self.book.wanted(node, subject) or (None, [])
-        profile = held.record if held else None
-        content = profile_content(held.digest if held else None, uids)
+        profile, digest = None, None
+        if held:
+            key = f"{subject.namespace}/{subject.name}"
+            profile, digest = self.canaries.told_as(key, held.record, held.digest)
+        content = profile_content(digest, uids)
         told = self._orders.content(node, subject)
         if content == told or (told is None and profile is None):
             return None
@@ -187,6 +200,34 @@ class ProfileDesk:
         """The profiles, ``<namespace>/<name>``, that have a generation now."""
         return self.book.at_generation(generation)
 
+    def is_pending(self, key: str) -> bool:
+        """Whether a profile that would refuse only tells for now: a dry run, or a canary on trial."""
+        record = self.book.record(key)
+        if record is None or "ENFORCE" not in {
+            record["mode"],
+            *(each["mode"] for each in record["processes"]),
+        }:
+            return False
+        return bool(record["dry_run"]) or self.canaries.is_dry(key)
+
+    def try_canaries(self, now_ns: int, watched: Watched | None) -> list[Change]:
+        """Judge the profiles on trial; those that passed are told to their nodes as they were applied.
+
+        Returns:
+            What changed, of the profiles this process speaks for.
+        """
+        changes = self.canaries.judge(now_ns, watched, self.book.places)
+        for change in changes:
+            self.counts[f"canaries_{change.state}"] += 1
+            if change.state == "passed":
+                self._tell_anew(change.key)
+        return [each for each in changes if self.is_mine(each.key)]
+
+    def _tell_anew(self, key: str) -> None:
+        namespace, _, name = key.partition("/")
+        for node in self.book.places(key):
+            self.book.touch(node, ProfileSubject(namespace, name))
+
     def traces_anything(self) -> bool:
         """Whether any profile asks for DNS tracing."""
         return self.book.traces_anything()
@@ -201,6 +242,7 @@ class ProfileDesk:
             **self.counts,
             **self.book.counts,
             **self.book.sizes(),
+            **self.canaries.metrics(),
             "subjects_now": len(self._orders),
             "subjects_forgotten": self._orders.forgotten,
         }

@@ -44,6 +44,8 @@ def _problems(key: str, record: Mapping[str, Any]) -> Iterator[str]:
         yield "a generation is above zero"
     if record["expires_at_ns"] < 0:
         yield "expires_at_ns is negative"
+    if record["canary_for_ns"] < 0:
+        yield "canary_for_ns is negative"
     yield from _scope_problems(record)
     for each in record["resolvers"]:
         if not _is_address(each):

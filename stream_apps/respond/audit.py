@@ -113,6 +113,7 @@ def audit_event(
             "detected_at_ns": happened.at_ns,
             "workload": dict(workload) if workload else _workload(about.workload.get("id") or about.subject),
             "response": _response(about, happened),
+            "verdict": None,
             "audit": {
                 "alert_id": about.alert_id,
                 "rule_id": about.rule_id,
@@ -151,6 +152,7 @@ def disarmed_alert(change: Change, node: str = "") -> dict[str, Any]:
             "response": _response(about, Happened("refused", change.reason, change.at_ns))
             | {"decision": "none"},
             "audit": None,
+            "verdict": None,
         },
     )
 

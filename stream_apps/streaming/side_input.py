@@ -120,7 +120,7 @@ class SideInput:
         if value is None:
             self._desk.profile_gone(key, changed_ns)
         else:
-            self._desk.profile(key, decode_as(PROFILES.value, value), len(value))
+            self._desk.profile(key, decode_as(PROFILES.value, value), len(value), changed_ns)
 
     def _take_rule(self, key: str, value: bytes | None) -> None:
         rules = self._pipeline.rules

@@ -146,6 +146,7 @@ def profile(name: str = "web", **changed: Any) -> dict[str, Any]:
         "dry_run": False,
         "arp_spoofing": False,
         "expires_at_ns": 0,
+        "canary_for_ns": 0,
         "resolvers": [],
         "default": None,
         "processes": [],

@@ -154,6 +154,14 @@ def test_services_and_resolvers_are_canonical() -> None:
     assert record["resolvers"] == ["10.0.0.1"]
 
 
+@pytest.mark.parametrize(("given", "shown"), [("24h", "1d"), ("90m", "90m"), ("3600s", "1h"), ("7d", "7d")])
+def test_a_canary_s_time_is_read_and_written_in_whole_units(given: str, shown: str) -> None:
+    record = record_of(profile(f"actions: [enforce]\ncanaryFor: {given}"))
+    document = to_document(record)
+    assert document["spec"]["canaryFor"] == shown
+    assert record_of(yaml.safe_dump(document))["canary_for_ns"] == record["canary_for_ns"] > 0
+
+
 def test_a_list_as_kubectl_prints_it_is_read_item_by_item() -> None:
     items = [yaml.safe_load(profile("actions: [alert]")) for _ in range(3)]
     listed = {"apiVersion": "v1", "kind": "List", "items": items}
