@@ -17,8 +17,8 @@ from bench.errors import BenchError
 from demo.errors import DemoError
 
 NAMES = (
-    "latency", "policy", "profiles", "names", "gap", "drain", "stream", "replay", "fleet", "rules", "loop",
-    "apply", "selftest", "footprint",
+    "latency", "policy", "profiles", "names", "gap", "drain", "stream", "replay", "fleet", "detect", "rules",
+    "loop", "apply", "selftest", "footprint",
 )  # fmt: skip
 
 

@@ -85,16 +85,18 @@ class _Clock:
     """Times of a recording to other times, in the same order."""
 
     def __init__(self, first: Record, factor: int, dice: random.Random | None) -> None:
-        self._from = self._to = min(event["ktime_ns"] for _, event in first["events"])
+        self._from: int = min(event["ktime_ns"] for _, event in first["events"])
+        self._to: int = self._from
         self._factor = factor
         self._dice = dice
 
     def at(self, ktime_ns: int) -> int:
         """Another time; those of one CPU may come a little out of order and keep their order."""
-        gap = (ktime_ns - self._from) * self._factor
+        gap: int = (ktime_ns - self._from) * self._factor
         if self._dice is not None:
             gap = int(gap * self._dice.uniform(0.8, 1.2))
-        self._from, self._to = ktime_ns, self._to + gap
+        self._from = ktime_ns
+        self._to += gap
         return self._to
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -49,7 +50,6 @@ SCRIPT_S: Final = 40.0
 # Longer than judge.CONFIGURATION's start_grace_s.
 GRACE_S: Final = 1.5
 FIRST_PORT: Final = 8100
-SIGTERM: Final = 15
 _LANGUAGES: Final = {
     "python": ["/usr/bin/python3", str(ACTORS / "service.py")],
     "java": ["java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", str(ACTORS / "Service.java")],
@@ -117,7 +117,7 @@ class Stage:
             for name, run in runs.items():
                 if problem := run.result():
                     unable[name] = problem
-            assert sensor.end(SIGTERM) == 0
+            assert sensor.end(signal.SIGTERM) == 0
             reader.poll()
         done = [each for each in scenarios if each.name not in unable]
         mount = self._cgroups.root.parent
