@@ -28,6 +28,7 @@ from stream_apps.detect.findings import Findings
 from stream_apps.detect.observers import build_observers
 from stream_apps.detect.observing import Observing
 from stream_apps.detect.registry import build_detectors
+from stream_apps.detect.retune import retuned
 from stream_apps.detect.scene import Scene
 from stream_apps.detect.self_test import RULE as SELF_TEST_RULE
 from stream_apps.detect.suppression import Suppression
@@ -35,7 +36,7 @@ from stream_apps.errors import BatchError
 from stream_apps.learn.baseline import LearnedBaseline
 from stream_apps.profiles.desk import ProfileDesk
 from stream_apps.respond.waiting import Waiting
-from stream_apps.sigma.build import build_book, build_detector
+from stream_apps.sigma.build import build_book, build_detector, exclusions_of
 from stream_apps.threats import threat_of, threat_of_node
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from stream_apps.errors import Stage
     from stream_apps.respond.threat import Response, Threat
     from stream_apps.respond.times import TimeToBlock
-    from stream_apps.sigma.book import RuleBook
+    from stream_apps.sigma.book import Ready, RuleBook
 
 DNS_ANSWER: Final = "nsp.DnsAnswer"
 # Errors of one batch that are reported one by one; a batch of nothing but errors has one cause.
@@ -105,6 +106,7 @@ class Pipeline:
         ledger: The account of all events.
         learner: What workloads do; None when nothing is learned.
         rules: The Sigma rules in force.
+        version: Digest of the configuration in force; each alert has it.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class Pipeline:
         baseline: Baseline | None = None,
         rules: RuleBook | None = None,
     ) -> None:
+        self.version = ""
         self.ledger = LossLedger()
         self._pods = pods if pods is not None else PodTable()
         self._desk = desk if desk is not None else ProfileDesk()
@@ -126,7 +129,9 @@ class Pipeline:
         self._detectors = build_detectors(config.detect, self._desk)
         if baseline is None and self.learner is not None:
             baseline = LearnedBaseline(self.learner)
-        self._observing = Observing(build_observers(config.detect, baseline))
+        self._baseline = baseline
+        self._observers = build_observers(config.detect, baseline)
+        self._observing = Observing(self._observers)
         self.rules = build_book(config.detect.sigma) if rules is None else rules
         self._sigma = build_detector(config.detect.sigma, self.rules)
         self._silence = assembly.build_silence(config, self._pods)
@@ -135,6 +140,44 @@ class Pipeline:
         self._response = assembly.build_response(config, self._pods)
         self._replaying = False
         self._counts: Counter[tuple[str, str]] = Counter()
+
+    def reconfigure(self, config: StreamConfig, version: str, rules: Ready, now_ns: int) -> None:
+        """Go over to another configuration between two batches; what is remembered stays.
+
+        All that can fail is built first: the configuration is in force whole, or the one before is.
+
+        Args:
+            config: The configuration; what needs a restart (``config_changes``) is passed over.
+            version: Its digest.
+            rules: The Sigma rules of its directories.
+            now_ns: Wall time.
+        """
+        programs = assembly.build_programs(config.correlate)
+        lineage_rules = assembly.build_lineage_rules(config.correlate)
+        detectors = build_detectors(config.detect, self._desk)
+        observers = build_observers(config.detect, self._baseline)
+        exclusions = exclusions_of(config.detect.sigma)
+        silence = assembly.build_silence(config, self._pods)
+        tuning = assembly.build_tuning(config.respond)
+        learning = assembly.learning(config, self._names)
+        names = assembly.name_limits(config.correlate)
+        self.rules.retune(rules)
+        # From here on nothing is left that could fail.
+        self._programs, self._lineage_rules = programs, lineage_rules
+        self._names.retune(names, config.correlate.names.trusted_resolvers)
+        if self.learner is not None:
+            self.learner.retune(*learning)
+        self._detectors = retuned(self._detectors, detectors)
+        self._observers = retuned(self._observers, observers)
+        self._observing = Observing(self._observers)
+        self._sigma.retune(exclusions, config.detect.sigma.severity)
+        if self._silence is not None and silence is not None:
+            self._silence.retune(silence)
+        else:
+            self._silence = silence
+        self._suppression.retune(config.detect.repeat_after_s * assembly.NS_PER_S)
+        self._response.retune(tuning, now_ns)
+        self.version = version
 
     def process(self, batch: dict[str, Any], now_ns: int, *, replaying: bool = False) -> Outcome:
         """Process a batch.
@@ -170,7 +213,7 @@ class Pipeline:
         self._count(outcome, admission.gap_bytes)
         if replaying:
             outcome.alerts, outcome.enforcements, outcome.waiting, outcome.audits = [], [], [], []
-        return outcome
+        return self._marked(outcome)
 
     def tick(self, now_ns: int) -> Outcome:
         """Let time pass: who sends no more is told; responses that are over, and those that have waited."""
@@ -181,7 +224,7 @@ class Pipeline:
         if self._silence is not None:
             self._tell_nodes(self._silence.tick(now_ns), now_ns, outcome)
         self._counts["respond", "enforcements_by_the_clock"] += len(outcome.enforcements)
-        return outcome
+        return self._marked(outcome)
 
     def takes(self, is_ours: Callable[[str], bool]) -> None:
         """Which nodes' batches come here from now on."""
@@ -225,6 +268,12 @@ class Pipeline:
             ("detect", "suppressed"): self._suppression.suppressed,
             ("detect", "suppression_evicted"): self._suppression.evicted,
         }
+
+    def _marked(self, outcome: Outcome) -> Outcome:
+        """With the versions that were in force in each alert."""
+        for each in (*outcome.alerts, *outcome.audits):
+            each["config_version"], each["rules_version"] = self.version, self.rules.version
+        return outcome
 
     def _watched(self, scene: Scene, outcome: Outcome) -> _Watched:
         watched: _Watched = {}

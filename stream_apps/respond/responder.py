@@ -25,6 +25,7 @@ from stream_apps.respond.threat import Decision, Response
 from stream_apps.respond.waiting import Waiting, waiting_id
 
 if TYPE_CHECKING:
+    from stream_apps.correlate.pods import Pod
     from stream_apps.respond.desired import DesiredStates, State
     from stream_apps.respond.limits import Limits
     from stream_apps.respond.plans import Plan, Planner
@@ -83,6 +84,14 @@ class Responder:
         self._planner = planner
         self._now = situation
         self._pauses = pauses
+
+    def retune(self, book: PolicyBook, planner: Planner, pauses: Pauses) -> None:
+        """Decide by others from now on; what is in force, waits and was counted stays."""
+        self.book, self._planner, self._pauses = book, planner, pauses
+
+    def protects(self, waiting: Waiting, pod: Pod | None) -> str | None:
+        """Why the workload of what has waited must not be cut by now, or None."""
+        return self._planner.protects(waiting.workload, pod)
 
     def respond(self, threat: Threat, now_ns: int) -> Response:
         """Decide on a threat; the record has the first action, its reason all of them."""
