@@ -44,6 +44,8 @@ def validate(
     """Say everything that is wrong with a configuration and its rules, with place, value and cure."""
     from nsp import config_check  # noqa: PLC0415 - other commands need no pydantic
 
+    if not file.is_file():
+        raise CommandError(f"{file}: no such file")
     checked = config_check.check(file, with_rules=rules)
     if output is Output.JSON:
         print(json.dumps(config_check.as_json(checked), indent=2))

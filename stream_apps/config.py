@@ -157,9 +157,17 @@ def parse_document(data: bytes | str, source: str = "configuration") -> Document
     try:
         config = StreamConfig.model_validate_json(json.dumps({} if document is None else document))
     except ValidationError as error:
-        problems += [problem_of(each, source, marks, _fields_at) for each in error.errors()]
+        errors = error.errors()
+        # A list whose only item is wrong is not empty as well.
+        inner = {each["loc"][:-1] for each in errors}
+        problems += [
+            problem_of(each, source, marks, _fields_at)
+            for each in errors
+            if each["type"] != "too_short" or each["loc"] not in inner
+        ]
     except (TypeError, ValueError) as error:
         problems.append(Problem(source, None, "", f"{error}: write it as text, in quotes"))
+    problems.sort(key=lambda each: (each.mark.line, each.mark.column) if each.mark else (0, 0))
     if config is None or problems:
         raise ConfigError("\n".join(map(str, problems)), problems)
     content = data.encode() if isinstance(data, str) else data

@@ -24,7 +24,8 @@ Place = tuple[str | int, ...]
 
 # Of a value that is shown; a wrong one may be the whole file.
 _SHOWN: Final = 80
-_NO_VALUE: Final = frozenset({"missing"})
+# Security settings of Kafka: somebody may have put a password there, which is no business of a log.
+_SECRET: Final = ("kafka", "properties")
 _WANTED: Final = {
     "int_type": "write a whole number, without quotes",
     "int_from_float": "write a whole number",
@@ -70,16 +71,16 @@ class Problem:
     cure: str = ""
 
     def __str__(self) -> str:
-        """For a log: file and line, place, reason, cure."""
-        return self._words(f":{self.mark.line}" if self.mark else "", "")
+        """For a log: file and line, place, reason, value, cure."""
+        return self._words(f":{self.mark.line}" if self.mark else "")
 
     def whole(self) -> str:
-        """For people and editors, which jump to file:line:column: the value too."""
-        where = f":{self.mark.line}:{self.mark.column}" if self.mark else ""
-        return self._words(where, f" (it is {self.value})" if self.value else "")
+        """The same for editors, which jump to file:line:column."""
+        return self._words(f":{self.mark.line}:{self.mark.column}" if self.mark else "")
 
-    def _words(self, where: str, value: str) -> str:
+    def _words(self, where: str) -> str:
         place = f"{self.place}: " if self.place else ""
+        value = f" (it is {self.value})" if self.value else ""
         return f"{self.source}{where}: {place}{self.reason}{value}" + (f"; {self.cure}" if self.cure else "")
 
 
@@ -137,7 +138,7 @@ def problem_of(
         mark=marks.of(place, key=kind == "extra_forbidden"),
         place=".".join(map(str, place)) or "the file",
         reason=error["msg"].removeprefix("Value error, "),
-        value="" if kind in _NO_VALUE or not place else shown(error["input"]),
+        value="" if kind == "missing" or not place or place[:2] == _SECRET else shown(error["input"]),
         cure=_cure(error, fields_at),
     )
 
@@ -163,8 +164,7 @@ def _cure(error: ErrorDetails, fields_at: Callable[[Place], list[str]]) -> str:
         near = difflib.get_close_matches(str(error["input"]).upper(), words.upper().split(", "), n=1)
         found = next((each for each in words.split(", ") if near and each.upper() == near[0]), "")
         return f"did you mean {found}?" if found else ""
-    wanted = _WANTED.get(kind, "")
-    return f"it is {shown(error['input'])}: {wanted}" if kind.endswith("_type") and wanted else wanted
+    return _WANTED.get(kind, "")
 
 
 def _walk(node: yaml.Node, place: Place) -> Iterator[tuple[Place, yaml.Node, yaml.Node | None]]:

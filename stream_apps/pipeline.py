@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_apps import assembly
 from stream_apps.correlate.ledger import LossLedger
 from stream_apps.correlate.lineage import descents
-from stream_apps.correlate.order import Ordering
+from stream_apps.correlate.order import Ordering, all_again
 from stream_apps.correlate.pods import PodTable
 from stream_apps.correlate.view import BatchView
 from stream_apps.detect.alerts import build_alert
@@ -138,7 +138,7 @@ class Pipeline:
         self._self_tests = assembly.build_self_tests(config)
         self._suppression = Suppression(config.detect.repeat_after_s * assembly.NS_PER_S)
         self._response = assembly.build_response(config, self._pods)
-        self._replaying = False
+        self._replaying = self._again = False
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def reconfigure(self, config: StreamConfig, version: str, rules: Ready, now_ns: int) -> None:
@@ -179,7 +179,9 @@ class Pipeline:
         self._response.retune(tuning, now_ns)
         self.version = version
 
-    def process(self, batch: dict[str, Any], now_ns: int, *, replaying: bool = False) -> Outcome:
+    def process(
+        self, batch: dict[str, Any], now_ns: int, *, replaying: bool = False, again: bool = False
+    ) -> Outcome:
         """Process a batch.
 
         Args:
@@ -187,29 +189,33 @@ class Pipeline:
             now_ns: Wall time.
             replaying: Only remember: the batch was decided on before. Alerts and enforcement are not
                 repeated; the decisions are taken at the time of the batch.
+            again: A person sent it again because it, or a part of it, could not be used: it is judged though
+                its place in the order is long past. Nothing is learned of it, and no account is changed.
 
         Raises:
             BatchError: The record cannot be used at all.
         """
         view = BatchView(batch, self._programs)
         try:
-            admission = self._ordering.admit(batch)
-            self.ledger.add(batch, admission)
+            admission = all_again(batch) if again else self._ordering.admit(batch)
+            if not again:
+                self.ledger.add(batch, admission)
         except (KeyError, TypeError, ValueError) as error:
             raise BatchError(f"not the shape of an EventBatch: {type(error).__name__}: {error}") from error
         outcome = Outcome(events=len(admission.events), duplicates=admission.duplicates)
         self._desk.node(view.node)
         for place, reason in view.problems:
             self._report(outcome, EventError("correlate", place, reason))
-        self._replaying = replaying
+        self._replaying, self._again = replaying, again
         scene = Scene(view, descents(view, self._lineage_rules), self._names, self._pods)
         decided_ns = batch["clock"]["wall_ns"] if replaying else now_ns
         events = self._without_probe(batch, view, admission, decided_ns, outcome)
         findings = self._detect(scene, events, outcome)
         self._respond(scene, findings, decided_ns, outcome)
-        if self._silence is not None:
+        if self._silence is not None and not again:
             self._tell_nodes(self._silence.batch(batch, admission, now_ns), decided_ns, outcome)
-        self._learn(scene, batch, (events, admission.gap_bytes), outcome)
+        if not again:
+            self._learn(scene, batch, (events, admission.gap_bytes), outcome)
         self._count(outcome, admission.gap_bytes)
         if replaying:
             outcome.alerts, outcome.enforcements, outcome.waiting, outcome.audits = [], [], [], []
@@ -355,9 +361,14 @@ class Pipeline:
         view = scene.view
         node, boot_id = view.node, view.boot_id
         wall_ns = scene.wall_ns(finding.boot_ns)
+        own_id = finding.alert_id(node, boot_id)
         told = self._suppression.told(node, boot_id, finding, wall_ns)
-        alert_id = told.alert_id if told else finding.alert_id(node, boot_id)
-        threat = threat_of(scene, finding, alert_id)
+        if self._again and told and told.alert_id == own_id:
+            # It may have been told only to ourselves, while we read back; readers drop what they know.
+            told = None
+        threat = threat_of(scene, finding, told.alert_id if told else own_id)
+        if self._again:
+            threat = replace(threat, again=True)
         if told:
             further = self._response.block_further(threat, now_ns)
             if further:

@@ -160,7 +160,8 @@ class Responder:
 
     def _in_force(self, plan: Plan, state: State | None, threat: Threat, now_ns: int) -> Decision | None:
         """What is done already, or waits already."""
-        if state is not None and plan.stands_in(state):
+        mine = state is not None and threat.again and state.alert_id == threat.alert_id
+        if state is not None and plan.stands_in(state) and not mine:
             self._now.states.prolong(threat.node, plan.subject, plan.destinations, plan.expires_ns)
             reason = (
                 "blocked already" if plan.destinations else f"in force already, by alert {state.alert_id}"

@@ -33,6 +33,7 @@ class StreamProcess:
     respond: str = ""
     more: str = ""
     given: Path | None = None
+    module: str = "stream_apps"
     port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
 
@@ -42,7 +43,7 @@ class StreamProcess:
         key_file = self.directory / "enforcement.key.pem"
         key_file.write_bytes(self.key.to_pem())
         self.configure()
-        command = [sys.executable, "-m", "stream_apps", "--config", str(self.config)]
+        command = [sys.executable, "-m", self.module, "--config", str(self.config)]
         if self.instance:
             command += ["--instance", self.instance]
         with self.log.open("ab") as log:
