@@ -3,17 +3,31 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from stream_apps import pipeline
 from stream_apps.__main__ import main
 from stream_apps.detect.rce_egress import RceEgress
+from stream_apps.detect.registry import build_detectors
+
+if TYPE_CHECKING:
+    from stream_apps.detect.rule import Detector
 
 
-def _judge(*_: Any) -> NoReturn:
-    raise ZeroDivisionError("the detector is \x1b[31mfaulty")
+class FaultyRceEgress(RceEgress):
+    """Raises at each event it judges."""
+
+    def judge(self, *_: Any) -> NoReturn:
+        """See :class:`stream_apps.detect.rule.Detector`."""
+        raise ZeroDivisionError("the detector is \x1b[31mfaulty")
 
 
-RceEgress.judge = _judge  # type: ignore[method-assign]  # what the test is about
+def faulty(*arguments: Any) -> list[Detector]:
+    """The detectors, one of them faulty."""
+    found = build_detectors(*arguments)
+    return [FaultyRceEgress() if isinstance(each, RceEgress) else each for each in found]
+
 
 if __name__ == "__main__":
+    setattr(pipeline, build_detectors.__name__, faulty)
     main()
