@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +16,9 @@ from stream_apps.config import StreamConfig, parse, parse_document
 from stream_apps.config_changes import name_of, settings
 from tests.unit.nsp.test_command import ROOT, nsp
 from tests.unit.nsp.test_rules_command import GOOD
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WRONG = """kafka:
   properties: {security.protocol: 3, sasl.password: 7}
