@@ -27,6 +27,7 @@ from stream_apps.detect.alerts import build_alert
 from stream_apps.detect.findings import Findings
 from stream_apps.detect.observers import build_observers
 from stream_apps.detect.observing import Observing
+from stream_apps.detect.probe_conduct import probes, sift
 from stream_apps.detect.registry import build_detectors
 from stream_apps.detect.retune import retuned
 from stream_apps.detect.scene import Scene
@@ -158,6 +159,7 @@ class Pipeline:
         observers = build_observers(config.detect, self._baseline)
         exclusions = exclusions_of(config.detect.sigma)
         silence = assembly.build_silence(config, self._pods)
+        self_tests = assembly.build_self_tests(config)
         tuning = assembly.build_tuning(config.respond)
         learning = assembly.learning(config, self._names)
         names = assembly.name_limits(config.correlate)
@@ -175,6 +177,7 @@ class Pipeline:
             self._silence.retune(silence)
         else:
             self._silence = silence
+        self._self_tests.retune(self_tests)
         self._suppression.retune(config.detect.repeat_after_s * assembly.NS_PER_S)
         self._response.retune(tuning, now_ns)
         self.version = version
@@ -394,6 +397,8 @@ class Pipeline:
     ) -> list[Event]:
         """Judge what the sensor did to test itself; the events that are left for everybody else."""
         try:
+            if self._again:
+                return sift(admission.events, probes(view))[0]
             events, found = self._self_tests.batch(batch, view, admission)
         except Exception as error:  # noqa: BLE001 - the other detectors see all of the batch then
             place = f"{SELF_TEST_RULE.id} in batch {batch['sequence']}"

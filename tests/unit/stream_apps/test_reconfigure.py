@@ -147,7 +147,7 @@ def test_each_setting_of_a_rule_reaches_the_detector_that_runs(rule: str, name: 
     before = next((each for each in observers() if each.rule.id == rule), None)
     wanted = next((each for each in observers(**{rule: {name: value}}) if each.rule.id == rule), None)
     if before is None or wanted is None:
-        assert rule == "nsp.sensor-silence"  # the pipeline's own, below
+        assert rule in {"nsp.sensor-silence", "nsp.self-test"}  # the pipeline's own, below
         return
     for attribute in wanted.settings:
         assert attribute in vars(before)
@@ -177,6 +177,14 @@ def test_silence_keeps_its_nodes_and_takes_its_limits() -> None:
     assert ("detect", "sensor_silence_nodes_now") not in through.metrics()
     reconfigure(through, quiet_config())
     assert through.metrics()["detect", "sensor_silence_nodes_now"] == 0
+
+
+def test_self_tests_keep_their_nodes_and_take_their_limits() -> None:
+    through = Pipeline(quiet_config())
+    told(through, 1)
+    reconfigure(through, quiet_config(detect={"nsp.self-test": {"enabled": False, "repeat_s": 60}}))
+    assert through.metrics()["detect", "self_test_nodes_now"] == 1
+    assert (through._self_tests._tells, through._self_tests._limits.repeat_s) == (False, 60)
 
 
 def test_names_of_resolvers_that_are_trusted_no_more_excuse_nothing() -> None:
@@ -211,6 +219,28 @@ def make_ready_of(through: Pipeline) -> Any:
     from stream_apps.sigma.book import Ready  # noqa: PLC0415 - beside the patched function
 
     return Ready(surroundings(quiet_config().detect.sigma), (), {})
+
+
+def test_a_batch_that_is_sent_again_is_judged_though_it_is_old_and_moves_no_account() -> None:
+    through = Pipeline(quiet_config())
+    batch = attack_batch("n", 1, NOW)
+    through.process(attack_batch("n", 2, NOW), NOW)
+    assert through.process(batch, NOW).alerts == []  # an old one by itself is a duplicate
+    totals = through.ledger.totals()
+    outcome = through.process(batch, NOW, again=True)
+    assert [each["rule_id"] for each in outcome.alerts] == ["nsp.rce-egress"]
+    assert len(outcome.enforcements) == 1
+    assert through.ledger.totals() == totals
+
+
+def test_what_was_only_told_while_reading_back_is_told_and_ordered_when_sent_again() -> None:
+    through = Pipeline(quiet_config())
+    batch = attack_batch("n", 1, NOW)
+    assert through.process(batch, NOW, replaying=True).alerts == []
+    outcome = through.process(batch, NOW, again=True)
+    assert len(outcome.alerts) == len(outcome.enforcements) == 1
+    # Further evidence of the same attack is still no news.
+    assert through.process(attack_batch("n", 1, NOW), NOW).alerts == []
 
 
 # Limits.
