@@ -99,6 +99,17 @@ def test_sigma_rules_come_and_go_and_a_file_that_went_bad_keeps_its_rule() -> No
     assert rule not in dict(told(through, 4))
 
 
+def test_exclusions_and_severity_of_sigma_rules_are_taken_over() -> None:
+    through = Pipeline(quiet_config())
+    rule = "sigma.5c5e2c52-0000-4000-8000-000000000001"
+    reconfigure(through, quiet_config(detect={"sigma": {"severity": "LOW"}}), [("a.yml", RULE)])
+    alerts = through.process(attack_batch("n", 1, NOW), NOW).alerts
+    assert [each["severity"] for each in alerts if each["rule_id"] == rule] == ["LOW"]
+    excluded = {"reason": "known", "rules": ["sigma.*"], "actors": ["*/curl"]}
+    reconfigure(through, quiet_config(detect={"sigma": {"exclusions": [excluded]}}), [("a.yml", RULE)])
+    assert rule not in dict(told(through, 2))
+
+
 def test_a_published_rule_is_judged_with_the_new_surroundings() -> None:
     through = Pipeline(quiet_config())
     text = RULE.replace("Image|endswith: /curl", "Image|expand: '%tools%'")
