@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.attacks import attack_batch
 from tests.support.stream_process import StreamProcess
-from tests.support.topic_io import read_records, write_batches
+from tests.support.topic_io import read_all, read_records, write_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -126,6 +126,30 @@ def test_the_next_event_is_judged_by_a_changed_file_and_a_wrong_one_changes_noth
     assert attacks.alerts()["nsp.rce-egress"]["config_version"] == version(first)
     assert app.health() == "ok"
     assert app.stop() == 0, app.log_tail()
+
+
+def test_attacks_while_files_change_are_each_told_and_cut_once(app: StreamProcess) -> None:
+    app.start_and_wait()
+    attacks = 0
+    for number in range(1, 5):
+        batches = [attack_batch(f"node-{each % 5}", each // 5 + 1) for each in range(attacks, attacks + 100)]
+        attacks += 100
+        app.more = f"detect: {{repeat_after_s: {600 + number}, nsp.port-scan: {{ports: {15 + number}}}}}\n"
+        app.configure()
+        # Half of them twice, as after a rebalance: they lie on both sides of the change.
+        write_batches(app.bootstrap, batches)
+        write_batches(app.bootstrap, batches[50:])
+        wait(lambda: in_force(app, app.text()), "the file is in force", app)
+        write_batches(app.bootstrap, batches[50:])
+    wait(lambda: processed(app) == 4 * 200, "all is processed", app)
+    wait(lambda: app.metric("nsp_stream_output_queue ") == 0, "outputs are delivered", app)
+    alerts = read_records(app.bootstrap, "nsp.alerts")
+    ids = [each["id"] for each in alerts if each["rule_id"] == "nsp.rce-egress" and each["audit"] is None]
+    assert len(ids) == len(set(ids)) == attacks
+    keys = [each.key() for each in read_all(app.bootstrap, "nsp.enforcement") if b"/process/" in each.key()]
+    assert len(keys) == len(set(keys)) == attacks
+    assert len({each["config_version"] for each in alerts}) >= 4
+    assert loads(app, "taken") == 4
 
 
 def test_what_needs_a_restart_is_named_and_nothing_of_the_file_is_taken(app: StreamProcess) -> None:
