@@ -94,9 +94,10 @@ def diff(
     from nsp import config_diff  # noqa: PLC0415 - other commands need no pydantic
 
     try:
-        found = config_diff.differences(_document(old).config, _document(new).config)
+        before, after = _document(old).config, _document(new).config
     except CommandError as error:
         raise CommandError(str(error), exit_code=MISUSED) from error
+    found = config_diff.differences(before, after) + config_diff.rule_differences(before, after)
     if output is Output.JSON:
         print(json.dumps([each.as_json() for each in found], indent=2))
     else:

@@ -11,8 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from nsp.letters import escaped
 from stream_apps.config_changes import changed, name_of
 from stream_apps.config_problems import shown
+from stream_apps.sigma.build import surroundings
+from stream_apps.sigma.loading import files_of, load
 
 if TYPE_CHECKING:
     from stream_apps.config import StreamConfig
@@ -57,6 +60,31 @@ def differences(old: StreamConfig, new: StreamConfig) -> list[Difference]:
         for before, after in changed(old, new)
         for effect in _effects(before, after)
     ]
+
+
+def rule_differences(old: StreamConfig, new: StreamConfig) -> list[Difference]:
+    """Sigma rules that come, go, or cannot be used any more, as far as both directories can be read here."""
+    before, after = _titles(old), _titles(new)
+    if before is None or after is None:
+        return []
+    gone = [(each, "is judged no more") for each in before if each not in after]
+    come = [(each, "is judged from now on") for each in after if each not in before]
+    titles = before | after
+    return [
+        Difference("detect.sigma", None, None, f"sigma.{each} ({escaped(titles[each])}) {effect}", False)
+        for each, effect in gone + come
+    ]
+
+
+def _titles(config: StreamConfig) -> dict[str, str] | None:
+    """The titles of the rules a configuration judges, by id; None: a directory is not here."""
+    sigma = config.detect.sigma
+    try:
+        texts = [each for directory in sigma.directories if sigma.enabled for each in files_of(directory)]
+    except OSError:
+        return None
+    verdicts = load(texts, surroundings(sigma)).verdicts
+    return {each.rule_id: each.title for each in verdicts if each.status == "loaded"}
 
 
 def _effects(before: Setting, after: Setting) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nsp.config_diff import differences
+from nsp.config_diff import differences, rule_differences
 from nsp.config_explain import explained
 from stream_apps.config import StreamConfig, parse, parse_document
 from stream_apps.config_changes import name_of, settings
@@ -149,6 +149,20 @@ def test_a_difference_is_told_by_its_effect(old: str, new: str, words: str) -> N
     (found,) = differences(parse(old), parse(new))
     assert words in found.text()
     assert found.needs_restart == found.name.startswith("kafka")
+
+
+def test_rules_that_come_and_go_with_a_directory_are_named(tmp_path: Path) -> None:
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    (rules / "a.yml").write_text(GOOD)
+    without, judged = parse(""), parse(f"detect: {{sigma: {{directories: ['{rules}']}}}}")
+    off = parse(f"detect: {{sigma: {{enabled: false, directories: ['{rules}']}}}}")
+    (come,) = rule_differences(without, judged)
+    assert come.effect.endswith("(Curl runs) is judged from now on")
+    (gone,) = rule_differences(judged, off)
+    assert gone.effect.endswith("(Curl runs) is judged no more")
+    assert rule_differences(judged, judged) == []
+    assert rule_differences(without, parse("detect: {sigma: {directories: [/absent]}}")) == []
 
 
 def test_the_exit_status_is_that_of_diff(file: Path, tmp_path: Path) -> None:
