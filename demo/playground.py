@@ -97,7 +97,7 @@ class Playground:
             services.run_nsp("keys", "generate", "--out", str(self.workspace.keys))
         if not self.workspace.config.exists():
             text = CONFIGURATION.format(
-                schema=ROOT / "deploy" / "config" / "stream.schema.json",
+                schema=ROOT / "schemas" / "config" / "stream.schema.json",
                 brokers=self.brokers,
                 key=self.workspace.keys / "enforcement.key.pem",
                 metrics=STREAM_METRICS,

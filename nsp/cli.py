@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from nsp import config, inventory, keys, override, profiles, responses, rules, tail, topics
+from nsp import config, dead_letter, inventory, keys, override, profiles, responses, rules, tail, topics
 from nsp.errors import CommandError
 from nsp.modules import become, sensor_check, sensor_unload
 
@@ -31,6 +31,7 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(inventory.app, name="inventory")
 app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")
+app.add_typer(dead_letter.app, name="dead-letter")
 app.add_typer(rules.app, name="rules")
 app.add_typer(responses.app, name="responses")
 app.command("tail")(tail.tail)

@@ -21,6 +21,8 @@ from schemas.topics import PROFILE_BATCH_MAX_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from schemas.letters import Headers
+
 Brokers = Annotated[
     str, typer.Option("--brokers", envvar="NSP_BROKERS", help="host:port[,host:port...] of Kafka")
 ]
@@ -76,8 +78,18 @@ class Cluster:
             raise CommandError(f"Kafka at {self._brokers} has no topic {topic}", "run `nsp topics create`")
         return count
 
-    def publish(self, topic: str, messages: Sequence[tuple[bytes, bytes | None, int]]) -> None:
+    def publish(
+        self,
+        topic: str,
+        messages: Sequence[tuple[bytes | None, bytes | None, int]],
+        headers: Sequence[Headers] | None = None,
+    ) -> None:
         """Write messages (key, value, partition or -1) and wait for the broker.
+
+        Args:
+            topic: Topic.
+            messages: The messages.
+            headers: The headers of each, in the same order; None: none has any.
 
         Raises:
             CommandError: One was not acknowledged.
@@ -99,10 +111,11 @@ class Cluster:
             if error:
                 refused.append(error.str())
 
-        for key, value, partition in messages:
+        for number, (key, value, partition) in enumerate(messages):
+            extra: Any = {"headers": list(headers[number])} if headers else {}
             while True:
                 try:
-                    producer.produce(topic, value, key, partition=partition, on_delivery=delivered)
+                    producer.produce(topic, value, key, partition=partition, on_delivery=delivered, **extra)
                     break
                 except BufferError:
                     producer.poll(_POLL_S)

@@ -29,6 +29,8 @@ PROFILE_BATCH_MAX_BYTES: Final = MAX_PROFILE_BYTES + 64 * 1024
 
 # A dead letter carries what failed and must itself fit: a longer value is cut to this.
 DEAD_LETTER_VALUE_MAX_BYTES: Final = MAX_MESSAGE_BYTES // 2
+# The same of its key; ours are shorter.
+DEAD_LETTER_KEY_MAX_BYTES: Final = 4096
 
 # Segments roll by time on compacted topics, else a quiet topic is never cleaned: the active segment is not.
 _COMPACT: Final[Mapping[str, str]] = {

@@ -9,29 +9,31 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from schemas.errors import KeyFileError
 from schemas.signing import SigningKey
-from stream_apps.assembly import read_back_s
-from stream_apps.config import load
+from stream_apps.config_file import load_all
 from stream_apps.correlate.pods import PodTable
 from stream_apps.errors import ConfigError
 from stream_apps.pipeline import Pipeline
 from stream_apps.profiles.desk import ProfileDesk
-from stream_apps.sigma.build import build_book
+from stream_apps.sigma.book import RuleBook
+from stream_apps.sigma.build import surroundings
 
 if TYPE_CHECKING:
-    from stream_apps.config import StreamConfig
-    from stream_apps.sigma.book import RuleBook
+    from stream_apps.config_file import Loaded
 
 MISUSED = 2
 
 
 def main() -> NoReturn:
     """Read the configuration and run."""
+    # It would end us until the loop listens; what changes meanwhile is seen then anyway.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     parser = argparse.ArgumentParser(prog="python -m stream_apps", description="Correlate, detect, respond.")
     parser.add_argument("--config", type=Path, required=True, help="the YAML file; see `nsp config schema`")
     parser.add_argument(
@@ -41,15 +43,15 @@ def main() -> NoReturn:
     )
     arguments = parser.parse_args()
     try:
-        config = load(arguments.config)
-        signing_key = SigningKey.from_file(config.signing.key_file)
+        loaded = load_all(arguments.config)
+        signing_key = SigningKey.from_file(loaded.config.signing.key_file)
     except (ConfigError, KeyFileError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - logs are not set up yet
         sys.exit(MISUSED)
-    _serve(config, signing_key, arguments.instance)
+    _serve(arguments.config, loaded, signing_key, arguments.instance)
 
 
-def _serve(config: StreamConfig, signing_key: SigningKey, instance: str | None) -> NoReturn:
+def _serve(file: Path, loaded: Loaded, signing_key: SigningKey, instance: str | None) -> NoReturn:
     # Faust is slow to import; a wrong configuration is told before.
     from stream_apps.streaming.connection import KafkaConnection  # noqa: PLC0415
     from stream_apps.streaming.errors import StartError  # noqa: PLC0415
@@ -57,13 +59,15 @@ def _serve(config: StreamConfig, signing_key: SigningKey, instance: str | None) 
     from stream_apps.streaming.runtime import RuntimeSettings  # noqa: PLC0415
     from stream_apps.streaming.service import serve  # noqa: PLC0415
 
+    config = loaded.config
     try:
         connection = KafkaConnection(",".join(config.kafka.brokers), config.kafka.properties)
         connection.ssl_context()
     except StartError as error:
         print(error, file=sys.stderr)  # noqa: T201 - logs are not set up yet
         sys.exit(MISUSED)
-    rules = _rules(config)
+    rules = RuleBook(surroundings(config.detect.sigma))
+    rules.base(loaded.rules)
     configure_logs(config.service.log_level, config.service.log_format)
     log_refused(rules.verdicts)
     settings = RuntimeSettings(
@@ -72,20 +76,12 @@ def _serve(config: StreamConfig, signing_key: SigningKey, instance: str | None) 
         instance=instance or config.kafka.instance,
         signing_key=signing_key,
         metrics_address=_address(config.service.metrics_address),
-        window_s=read_back_s(config, rules.remembers_s),
+        config_file=file,
+        loaded=loaded,
     )
     pods = PodTable()
     desk = ProfileDesk()
     serve(settings, Pipeline(config, pods, desk, rules=rules), pods, desk)
-
-
-def _rules(config: StreamConfig) -> RuleBook:
-    """The Sigma rules of the configuration's directories; a single bad rule stops nothing."""
-    try:
-        return build_book(config.detect.sigma)
-    except OSError as error:
-        print(f"detect.sigma.directories: {error}", file=sys.stderr)  # noqa: T201 - logs are not set up yet
-        sys.exit(MISUSED)
 
 
 def _address(text: str | None) -> tuple[str, int] | None:

@@ -22,7 +22,7 @@ from stream_apps.learn.peers import PeerLimits
 from stream_apps.learn.shard import ShardLimits
 from stream_apps.learn.shelf import Settings
 from stream_apps.respond.desired import DesiredStates
-from stream_apps.respond.desk import ResponseDesk
+from stream_apps.respond.desk import ResponseDesk, Tuning
 from stream_apps.respond.disarmer import DisarmerLimits
 from stream_apps.respond.limits import Allowance, Limits, Rate
 from stream_apps.respond.never_cut import NeverCut
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     )
 
 NS_PER_S: Final = 1_000_000_000
+# A correlation may look back for a day; a start that reads a day of events would take an hour.
+LONGEST_READ_BACK_S: Final = 3600
 _PROTOCOLS: Final = {"tcp": 6, "udp": 17}
 # A correlation may look back for a day; a start that reads a day of events would take an hour.
 LONGEST_READ_BACK_S: Final = 3600
@@ -86,9 +88,13 @@ def build_lineage_rules(config: Correlate) -> LineageRules:
 
 def build_names(config: Correlate) -> NameTable:
     """The table of names."""
+    return NameTable(name_limits(config), config.names.trusted_resolvers)
+
+
+def name_limits(config: Correlate) -> NameLimits:
+    """Bounds of the table of names."""
     names = config.names
-    limits = NameLimits(names.max_workloads, names.max_addresses, names.grace_s)
-    return NameTable(limits, names.trusted_resolvers)
+    return NameLimits(names.max_workloads, names.max_addresses, names.grace_s)
 
 
 def build_silence(config: StreamConfig, pods: PodTable) -> SensorSilence | None:
@@ -118,20 +124,33 @@ def build_responder(
     config: StreamConfig, states: DesiredStates, pods: PodTable | None = None
 ) -> tuple[Responder, Situation]:
     """Who decides, and what is looked at for it."""
-    respond = config.respond
-    limits = Limits(Rate(respond.node_per_minute, respond.node_burst), _disarmer(respond.fleet))
+    tuning = build_tuning(config.respond)
     pods = pods if pods is not None else PodTable()
+    limits = Limits(tuning.per_node, tuning.fleet)
     situation = Situation(states, limits, WaitingRoom(), Replicas(pods, states))
-    planner = Planner(_never_cut(respond.never_cut), _blocking(respond.blocking))
-    pauses = Pauses(respond.kill_after_s * NS_PER_S, respond.approval_for_s * NS_PER_S)
-    return Responder(build_policies(respond), planner, situation, pauses), situation
+    return Responder(tuning.book, tuning.planner, situation, tuning.pauses), situation
+
+
+def build_tuning(respond: Respond) -> Tuning:
+    """By what limits is decided."""
+    return Tuning(
+        book=build_policies(respond),
+        planner=Planner(_never_cut(respond.never_cut), _blocking(respond.blocking)),
+        pauses=Pauses(respond.kill_after_s * NS_PER_S, respond.approval_for_s * NS_PER_S),
+        per_node=Rate(respond.node_per_minute, respond.node_burst),
+        fleet=_disarmer(respond.fleet),
+        allowed=allowed_flows(respond),
+    )
 
 
 def build_learner(config: StreamConfig, names: NameTable) -> Learner | None:
     """Who learns; None when nobody is to."""
+    return Learner(*learning(config, names)) if config.learn.enabled else None
+
+
+def learning(config: StreamConfig, names: NameTable) -> tuple[Settings, Mistrust, PeerNames]:
+    """By what is learned."""
     learn = config.learn
-    if not learn.enabled:
-        return None
     settings = Settings(
         shard=shard_limits(learn),
         workloads=learn.bounds.workloads,
@@ -151,7 +170,7 @@ def build_learner(config: StreamConfig, names: NameTable) -> Learner | None:
         forbidden_networks=learn.forbidden_networks,
         forbidden_names=learn.forbidden_names,
     )
-    return Learner(settings, mistrust, peers)
+    return settings, mistrust, peers
 
 
 def shard_limits(learn: Learn) -> ShardLimits:

@@ -11,8 +11,9 @@ than it shows (a key twice) is refused.
 
 from __future__ import annotations
 
-import difflib
+import hashlib
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
@@ -20,20 +21,18 @@ from pydantic import Field, ValidationError, model_validator
 
 from stream_apps.config_basis import RuleItem, Section
 from stream_apps.config_learn import Learn
+from stream_apps.config_problems import Mark, Marks, Place, Problem, marks_of, problem_of
 from stream_apps.config_sections import Correlate, Detect, Kafka, Service, Signing
 from stream_apps.errors import ConfigError
 from stream_apps.response_sections import Respond
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
-
-    from pydantic_core import ErrorDetails
 
 # A larger file is not one a person wrote.
 MAX_FILE_BYTES: Final = 1024 * 1024
-
-Place = tuple[str | int, ...]
+_VERSION_DIGITS: Final = 12
 
 
 class StreamConfig(Section):
@@ -86,8 +85,32 @@ class StreamConfig(Section):
         return self
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file that was accepted.
+
+    Attributes:
+        config: What it says.
+        version: The first 12 hex digits of the SHA-256 of its bytes, as ``sha256sum`` shows them.
+        marks: Where each setting stands.
+    """
+
+    config: StreamConfig
+    version: str
+    marks: Marks
+
+
 def load(path: Path) -> StreamConfig:
     """Read a file.
+
+    Raises:
+        ConfigError: It is refused, and why.
+    """
+    return load_document(path).config
+
+
+def load_document(path: Path) -> Document:
+    """Read a file, with where its settings stand.
 
     Raises:
         ConfigError: It is refused, and why.
@@ -96,10 +119,10 @@ def load(path: Path) -> StreamConfig:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise _refused(str(path), f"cannot be read: {error.strerror or error}") from error
     if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes; is it the right file?")
-    return parse(data, str(path))
+        raise _refused(str(path), f"larger than {MAX_FILE_BYTES} bytes; is it the right file?")
+    return parse_document(data, str(path))
 
 
 def parse(data: bytes | str, source: str = "configuration") -> StreamConfig:
@@ -108,28 +131,47 @@ def parse(data: bytes | str, source: str = "configuration") -> StreamConfig:
     Raises:
         ConfigError: It is refused, and why.
     """
+    return parse_document(data, source).config
+
+
+def parse_document(data: bytes | str, source: str = "configuration") -> Document:
+    """Read a document, with where its settings stand.
+
+    Raises:
+        ConfigError: It is refused, and why.
+    """
     try:
-        root = yaml.compose(data, Loader=yaml.SafeLoader)
-        lines = dict(_lines(root)) if root is not None else {}
+        marks = marks_of(yaml.compose(data, Loader=yaml.SafeLoader))
         document = yaml.safe_load(data)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{source}:{mark.line + 1}" if mark is not None else source
+        at = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{where}: not YAML: {reason}") from error
+        mark = Mark(at.line + 1, at.column + 1) if at is not None else None
+        raise _refused(source, f"not YAML: {reason}", mark) from error
     except RecursionError as error:
-        raise ConfigError(f"{source}: nested too deeply, or an alias within itself") from error
-    except _DuplicateKeyError as error:
-        raise ConfigError(f"{source}:{error.line}: {error.key} is given twice; keep one") from error
-    if document is None:
-        document = {}
+        raise _refused(source, "nested too deeply, or an alias within itself") from error
+    problems = [
+        Problem(source, mark, "", f"{key} is given twice", cure="keep one") for key, mark in marks.twice
+    ]
+    config: StreamConfig | None = None
     try:
-        return StreamConfig.model_validate_json(json.dumps(document))
+        config = StreamConfig.model_validate_json(json.dumps({} if document is None else document))
+    except ValidationError as error:
+        errors = error.errors()
+        # A list whose only item is wrong is not empty as well.
+        inner = {each["loc"][:-1] for each in errors}
+        problems += [
+            problem_of(each, source, marks, _fields_at)
+            for each in errors
+            if each["type"] != "too_short" or each["loc"] not in inner
+        ]
     except (TypeError, ValueError) as error:
-        if not isinstance(error, ValidationError):
-            raise ConfigError(f"{source}: {error}: write it as text, in quotes") from error
-        problems = [_problem(each, source, lines) for each in error.errors()]
-        raise ConfigError("\n".join(problems)) from error
+        problems.append(Problem(source, None, "", f"{error}: write it as text, in quotes"))
+    problems.sort(key=lambda each: (each.mark.line, each.mark.column) if each.mark else (0, 0))
+    if config is None or problems:
+        raise ConfigError("\n".join(map(str, problems)), problems)
+    content = data.encode() if isinstance(data, str) else data
+    return Document(config, hashlib.sha256(content).hexdigest()[:_VERSION_DIGITS], marks)
 
 
 def json_schema() -> dict[str, Any]:
@@ -138,55 +180,13 @@ def json_schema() -> dict[str, Any]:
 
 
 def json_schema_text() -> str:
-    """The schema as it is published in deploy/config/stream.schema.json."""
+    """The schema as it is published in schemas/config/stream.schema.json."""
     return json.dumps(json_schema(), indent=2) + "\n"
 
 
-class _DuplicateKeyError(Exception):
-    def __init__(self, key: str, line: int) -> None:
-        super().__init__(key)
-        self.key = key
-        self.line = line
-
-
-def _lines(node: yaml.Node, place: Place = ()) -> Iterator[tuple[Place, int]]:
-    """The line of each value, by its place; of a member, the line of its key."""
-    yield place, node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if key.value in seen:
-                raise _DuplicateKeyError(key.value, line)
-            seen.add(key.value)
-            yield from _lines(value, (*place, key.value))
-            yield (*place, key.value), line
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield from _lines(value, (*place, index))
-
-
-def _problem(error: ErrorDetails, source: str, lines: Mapping[Place, int]) -> str:
-    place = error["loc"]
-    found = next((lines[place[:end]] for end in range(len(place), -1, -1) if place[:end] in lines), 1)
-    where = ".".join(map(str, place)) or "the file"
-    reason = error["msg"].removeprefix("Value error, ")
-    return f"{source}:{found}: {where}: {reason}{_cure(error)}"
-
-
-def _cure(error: ErrorDetails) -> str:
-    kind, place = error["type"], error["loc"]
-    if kind == "extra_forbidden":
-        known = _fields_at(place[:-1])
-        near = difflib.get_close_matches(str(place[-1]), known, n=1)
-        if near:
-            return f"; did you mean {near[0]}?"
-        return f"; known here: {', '.join(known)}" if known else "; remove it"
-    if kind == "missing":
-        return "; add it"
-    if kind in ("int_type", "bool_type", "string_type", "tuple_type", "dict_type"):
-        return f"; it is {json.dumps(error['input'], default=str)[:80]}"
-    return ""
+def _refused(source: str, reason: str, mark: Mark | None = None) -> ConfigError:
+    problem = Problem(source, mark, "", reason)
+    return ConfigError(str(problem), (problem,))
 
 
 def _fields_at(place: Place) -> list[str]:

@@ -7,7 +7,12 @@ person; nothing is retried. Retrying belongs to ``stream_apps/streaming``, which
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stream_apps.config_problems import Problem
 
 Stage = Literal["correlate", "detect", "respond", "learn"]
 
@@ -34,4 +39,13 @@ class ProfileError(StreamAppError):
 
 
 class ConfigError(StreamAppError):
-    """A configuration that is refused whole; the text has one line a problem: place, reason, cure."""
+    """A configuration that is refused whole; the text has one line a problem: place, reason, cure.
+
+    Args:
+        text: The lines.
+        problems: The same, one by one.
+    """
+
+    def __init__(self, text: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(text)
+        self.problems = tuple(problems)

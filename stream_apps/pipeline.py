@@ -14,20 +14,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_apps import assembly
 from stream_apps.correlate.ledger import LossLedger
 from stream_apps.correlate.lineage import descents
-from stream_apps.correlate.order import Ordering
+from stream_apps.correlate.order import Ordering, all_again
 from stream_apps.correlate.pods import PodTable
 from stream_apps.correlate.view import BatchView
 from stream_apps.detect.alerts import build_alert
 from stream_apps.detect.findings import Findings
 from stream_apps.detect.observers import build_observers
 from stream_apps.detect.observing import Observing
+from stream_apps.detect.probe_conduct import probes, sift
 from stream_apps.detect.registry import build_detectors
+from stream_apps.detect.retune import retuned
 from stream_apps.detect.scene import Scene
 from stream_apps.detect.self_test import RULE as SELF_TEST_RULE
 from stream_apps.detect.suppression import Suppression
@@ -35,7 +37,7 @@ from stream_apps.errors import BatchError
 from stream_apps.learn.baseline import LearnedBaseline
 from stream_apps.profiles.desk import ProfileDesk
 from stream_apps.respond.waiting import Waiting
-from stream_apps.sigma.build import build_book, build_detector
+from stream_apps.sigma.build import build_book, build_detector, exclusions_of
 from stream_apps.threats import threat_of, threat_of_node
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from stream_apps.errors import Stage
     from stream_apps.respond.threat import Response, Threat
     from stream_apps.respond.times import TimeToBlock
-    from stream_apps.sigma.book import RuleBook
+    from stream_apps.sigma.book import Ready, RuleBook
 
 DNS_ANSWER: Final = "nsp.DnsAnswer"
 # Errors of one batch that are reported one by one; a batch of nothing but errors has one cause.
@@ -105,6 +107,7 @@ class Pipeline:
         ledger: The account of all events.
         learner: What workloads do; None when nothing is learned.
         rules: The Sigma rules in force.
+        version: Digest of the configuration in force; each alert has it.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class Pipeline:
         baseline: Baseline | None = None,
         rules: RuleBook | None = None,
     ) -> None:
+        self.version = ""
         self.ledger = LossLedger()
         self._pods = pods if pods is not None else PodTable()
         self._desk = desk if desk is not None else ProfileDesk()
@@ -126,17 +130,61 @@ class Pipeline:
         self._detectors = build_detectors(config.detect, self._desk)
         if baseline is None and self.learner is not None:
             baseline = LearnedBaseline(self.learner)
-        self._observing = Observing(build_observers(config.detect, baseline))
+        self._baseline = baseline
+        self._observers = build_observers(config.detect, baseline)
+        self._observing = Observing(self._observers)
         self.rules = build_book(config.detect.sigma) if rules is None else rules
         self._sigma = build_detector(config.detect.sigma, self.rules)
         self._silence = assembly.build_silence(config, self._pods)
         self._self_tests = assembly.build_self_tests(config)
         self._suppression = Suppression(config.detect.repeat_after_s * assembly.NS_PER_S)
         self._response = assembly.build_response(config, self._pods)
-        self._replaying = False
+        self._replaying = self._again = False
         self._counts: Counter[tuple[str, str]] = Counter()
 
-    def process(self, batch: dict[str, Any], now_ns: int, *, replaying: bool = False) -> Outcome:
+    def reconfigure(self, config: StreamConfig, version: str, rules: Ready, now_ns: int) -> None:
+        """Go over to another configuration between two batches; what is remembered stays.
+
+        All that can fail is built first: the configuration is in force whole, or the one before is.
+
+        Args:
+            config: The configuration; what needs a restart (``config_changes``) is passed over.
+            version: Its digest.
+            rules: The Sigma rules of its directories.
+            now_ns: Wall time.
+        """
+        programs = assembly.build_programs(config.correlate)
+        lineage_rules = assembly.build_lineage_rules(config.correlate)
+        detectors = build_detectors(config.detect, self._desk)
+        observers = build_observers(config.detect, self._baseline)
+        exclusions = exclusions_of(config.detect.sigma)
+        silence = assembly.build_silence(config, self._pods)
+        self_tests = assembly.build_self_tests(config)
+        tuning = assembly.build_tuning(config.respond)
+        learning = assembly.learning(config, self._names)
+        names = assembly.name_limits(config.correlate)
+        self.rules.retune(rules)
+        # From here on nothing is left that could fail.
+        self._programs, self._lineage_rules = programs, lineage_rules
+        self._names.retune(names, config.correlate.names.trusted_resolvers)
+        if self.learner is not None:
+            self.learner.retune(*learning)
+        self._detectors = retuned(self._detectors, detectors)
+        self._observers = retuned(self._observers, observers)
+        self._observing = Observing(self._observers)
+        self._sigma.retune(exclusions, config.detect.sigma.severity)
+        if self._silence is not None and silence is not None:
+            self._silence.retune(silence)
+        else:
+            self._silence = silence
+        self._self_tests.retune(self_tests)
+        self._suppression.retune(config.detect.repeat_after_s * assembly.NS_PER_S)
+        self._response.retune(tuning, now_ns)
+        self.version = version
+
+    def process(
+        self, batch: dict[str, Any], now_ns: int, *, replaying: bool = False, again: bool = False
+    ) -> Outcome:
         """Process a batch.
 
         Args:
@@ -144,33 +192,37 @@ class Pipeline:
             now_ns: Wall time.
             replaying: Only remember: the batch was decided on before. Alerts and enforcement are not
                 repeated; the decisions are taken at the time of the batch.
+            again: A person sent it again because it, or a part of it, could not be used: it is judged though
+                its place in the order is long past. Nothing is learned of it, and no account is changed.
 
         Raises:
             BatchError: The record cannot be used at all.
         """
         view = BatchView(batch, self._programs)
         try:
-            admission = self._ordering.admit(batch)
-            self.ledger.add(batch, admission)
+            admission = all_again(batch) if again else self._ordering.admit(batch)
+            if not again:
+                self.ledger.add(batch, admission)
         except (KeyError, TypeError, ValueError) as error:
             raise BatchError(f"not the shape of an EventBatch: {type(error).__name__}: {error}") from error
         outcome = Outcome(events=len(admission.events), duplicates=admission.duplicates)
         self._desk.node(view.node)
         for place, reason in view.problems:
             self._report(outcome, EventError("correlate", place, reason))
-        self._replaying = replaying
+        self._replaying, self._again = replaying, again
         scene = Scene(view, descents(view, self._lineage_rules), self._names, self._pods)
         decided_ns = batch["clock"]["wall_ns"] if replaying else now_ns
         events = self._without_probe(batch, view, admission, decided_ns, outcome)
         findings = self._detect(scene, events, outcome)
         self._respond(scene, findings, decided_ns, outcome)
-        if self._silence is not None:
+        if self._silence is not None and not again:
             self._tell_nodes(self._silence.batch(batch, admission, now_ns), decided_ns, outcome)
-        self._learn(scene, batch, (events, admission.gap_bytes), outcome)
+        if not again:
+            self._learn(scene, batch, (events, admission.gap_bytes), outcome)
         self._count(outcome, admission.gap_bytes)
         if replaying:
             outcome.alerts, outcome.enforcements, outcome.waiting, outcome.audits = [], [], [], []
-        return outcome
+        return self._marked(outcome)
 
     def tick(self, now_ns: int) -> Outcome:
         """Let time pass: who sends no more is told; responses that are over, and those that have waited."""
@@ -182,7 +234,7 @@ class Pipeline:
             self._tell_nodes(self._silence.tick(now_ns), now_ns, outcome)
         outcome.alerts += [each.alert() for each in self._desk.try_canaries(now_ns, self.learner)]
         self._counts["respond", "enforcements_by_the_clock"] += len(outcome.enforcements)
-        return outcome
+        return self._marked(outcome)
 
     def takes(self, is_ours: Callable[[str], bool]) -> None:
         """Which nodes' batches come here from now on."""
@@ -226,6 +278,12 @@ class Pipeline:
             ("detect", "suppressed"): self._suppression.suppressed,
             ("detect", "suppression_evicted"): self._suppression.evicted,
         }
+
+    def _marked(self, outcome: Outcome) -> Outcome:
+        """With the versions that were in force in each alert."""
+        for each in (*outcome.alerts, *outcome.audits):
+            each["config_version"], each["rules_version"] = self.version, self.rules.version
+        return outcome
 
     def _watched(self, scene: Scene, outcome: Outcome) -> _Watched:
         watched: _Watched = {}
@@ -307,9 +365,14 @@ class Pipeline:
         view = scene.view
         node, boot_id = view.node, view.boot_id
         wall_ns = scene.wall_ns(finding.boot_ns)
+        own_id = finding.alert_id(node, boot_id)
         told = self._suppression.told(node, boot_id, finding, wall_ns)
-        alert_id = told.alert_id if told else finding.alert_id(node, boot_id)
-        threat = threat_of(scene, finding, alert_id)
+        if self._again and told and told.alert_id == own_id:
+            # It may have been told only to ourselves, while we read back; readers drop what they know.
+            told = None
+        threat = threat_of(scene, finding, told.alert_id if told else own_id)
+        if self._again:
+            threat = replace(threat, again=True)
         if told:
             further = self._response.block_further(threat, now_ns)
             if further:
@@ -335,6 +398,8 @@ class Pipeline:
     ) -> list[Event]:
         """Judge what the sensor did to test itself; the events that are left for everybody else."""
         try:
+            if self._again:
+                return sift(admission.events, probes(view))[0]
             events, found = self._self_tests.batch(batch, view, admission)
         except Exception as error:  # noqa: BLE001 - the other detectors see all of the batch then
             place = f"{SELF_TEST_RULE.id} in batch {batch['sequence']}"

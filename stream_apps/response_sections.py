@@ -49,8 +49,9 @@ class DisarmerItem(Section):
     window_s: Annotated[int, Field(ge=1, le=86_400)] = 60
     """The window. Armed again when it is empty: so long without an attempt."""
     new_for_s: Annotated[int, Field(ge=0, le=30 * 86_400)] = 0
-    """A rule is new for so long after its first attempt since the configuration was loaded. A new rule that
-    is disarmed is dismantled: it stays so until the configuration is loaded again. 0: no rule is new."""
+    """A rule is new for so long after its first attempt since the process was started. A new rule that
+    is disarmed is dismantled: it stays so until the configuration is loaded again, and is new again then. 0:
+    no rule is new."""
 
 
 class Doing(Section):

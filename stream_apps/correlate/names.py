@@ -78,6 +78,23 @@ class NameTable:
     def __len__(self) -> int:
         return sum(map(len, self._workloads.values()))
 
+    def retune(self, limits: NameLimits, trusted_resolvers: Sequence[str]) -> None:
+        """Go over to other limits and resolvers.
+
+        When a resolver is trusted no more, no name of before is: which of them it gave is not known, and
+        they would excuse what it says. They are asked for again within their TTL.
+        """
+        trusted = tuple(ip_network(each, strict=False) for each in trusted_resolvers)
+        if not set(self._trusted) <= set(trusted):
+            for known in self._workloads.values():
+                for address, name in known.items():
+                    known[address] = name._replace(trusted=False)
+        self._limits, self._trusted = limits, trusted
+        self._servers.clear()
+        while len(self._workloads) > limits.workloads:
+            self._workloads.popitem(last=False)
+            self.evicted_workloads += 1
+
     def learn(self, workload_id: str, answer: dict[str, Any], wall_ns: int) -> None:
         """Take a ``DnsAnswer``; ``wall_ns`` is when it was seen."""
         records = answer["records"]

@@ -56,6 +56,7 @@ class ArpSpoofing:
     """
 
     kinds: Sequence[str] = (ARP_SPOOFING,)
+    settings: Sequence[str] = ("rule", "_exclusions")
 
     def __init__(self, exclusions: Sequence[Exclusion] = (), severity: Severity = RULE.severity) -> None:
         self.rule = Rule(RULE.id, RULE.title, severity, RULE.attack)

@@ -17,7 +17,7 @@ everything is even (probes, scrapes), and RITA does not look there either.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from stream_apps.correlate.programs import program_name
 from stream_apps.detect.beacon_memory import BeaconMemory, Process
@@ -80,6 +80,8 @@ class Beacon(Observer):
         window_s: Over how long it is scored.
         ignored_ports: Not judged.
     """
+
+    settings: ClassVar[tuple[str, ...]] = (*Observer.settings, "_score", "_window_s", "_ports")
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ listening relay is told too, where it listens for others than its own workload b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from stream_apps.detect.bounded import Bounded
 from stream_apps.detect.character import INTRUDER, character
@@ -63,6 +63,8 @@ class BindShell(Observer):
         severity: The highest it gives.
         within_s: How long after the connection a shell is its shell.
     """
+
+    settings: ClassVar[tuple[str, ...]] = (*Observer.settings, "_within_ns")
 
     def __init__(
         self,

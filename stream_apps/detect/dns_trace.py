@@ -48,6 +48,7 @@ class DnsTrace:
     """
 
     kinds: Sequence[str] = (ANSWER,)
+    settings: Sequence[str] = ("rule", "_exclusions")
 
     def __init__(
         self,

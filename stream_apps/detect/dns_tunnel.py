@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from stream_apps.detect.bounded import Bounded
 from stream_apps.detect.domains import below, registered_domain
@@ -136,6 +136,8 @@ class DnsTunnel(Observer):
         limits: When it is a tunnel.
         ignored_domains: Registered domains that are asked many names for good reason.
     """
+
+    settings: ClassVar[tuple[str, ...]] = (*Observer.settings, "_limits", "_ignored")
 
     def __init__(
         self,

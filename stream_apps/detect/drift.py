@@ -8,7 +8,7 @@ learning, events lost) is not. Without a baseline this costs nothing: no handler
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from stream_apps.detect.bounded import Bounded
 from stream_apps.detect.character import DROPPED, character
@@ -57,6 +57,8 @@ class Drift(Observer):
         ephemeral_ports: From which port on listening is no behaviour.
         baseline: What workloads did before; None: nothing is known of any.
     """
+
+    settings: ClassVar[tuple[str, ...]] = (*Observer.settings, "_ephemeral")
 
     def __init__(
         self,

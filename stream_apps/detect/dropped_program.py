@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from stream_apps.correlate.programs import program_name
 from stream_apps.detect.bounded import Bounded
@@ -84,6 +84,8 @@ class DroppedProgram(Observer):
         severity: The highest it gives.
         within_s: How long after its download a file is a staged one.
     """
+
+    settings: ClassVar[tuple[str, ...]] = (*Observer.settings, "_within_ns")
 
     def __init__(
         self,

@@ -34,6 +34,7 @@ class EnforcementRefused:
     """The detector."""
 
     kinds: Sequence[str] = (NOTICE,)
+    settings: Sequence[str] = ("rule",)
 
     def __init__(self, severity: Severity = RULE.severity) -> None:
         self.rule = Rule(RULE.id, RULE.title, severity, RULE.attack)

@@ -9,7 +9,7 @@ cluster's own clients (``kubectl``, ``helm``) may, unless a service started them
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from stream_apps.correlate.programs import program_name
 from stream_apps.detect.character import CLIENTS
@@ -51,6 +51,8 @@ class KubernetesApi(ContactObserver):
         ports: Of the API.
         baseline: What workloads did before, where that is known.
     """
+
+    settings: ClassVar[tuple[str, ...]] = (*ContactObserver.settings, "_addresses", "_ports")
 
     def __init__(
         self,

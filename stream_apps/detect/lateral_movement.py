@@ -13,7 +13,7 @@ A program in character is not: services talk to each other, that is what they ar
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from stream_apps.correlate.programs import program_name
 from stream_apps.detect.character import DROPPED, character
@@ -55,6 +55,8 @@ class LateralMovement(ContactObserver):
         admin_ports: Ports by which machines are administered.
         baseline: What workloads did before, where that is known.
     """
+
+    settings: ClassVar[tuple[str, ...]] = (*ContactObserver.settings, "_ports")
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ unless a learned profile says that it never did before: that is what a forged re
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from stream_apps.detect.character import DROPPED, INTRUDER, TOOL, and_so, character
 from stream_apps.detect.contact import is_new_destination
@@ -54,6 +54,8 @@ class MetadataService(Observer):
         names: Of metadata services.
         baseline: What workloads did before, where that is known.
     """
+
+    settings: ClassVar[tuple[str, ...]] = (*Observer.settings, "_addresses", "_names")
 
     def __init__(
         self,

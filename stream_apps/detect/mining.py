@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from stream_apps.correlate.programs import program_name
 from stream_apps.detect.egress import CONNECT, DATAGRAM, QUESTION, REFUSAL
@@ -74,6 +74,8 @@ class Mining(Observer):
         ports: Of pools.
         pools: Registered domains of pools.
     """
+
+    settings: ClassVar[tuple[str, ...]] = (*Observer.settings, "_ports", "_pools", "_is_pool")
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from stream_apps.detect.exclusions import apply_exclusions
 from stream_apps.detect.rule import RANK, Rule, Sighting, Suspect
@@ -90,7 +90,12 @@ class Observer:
         rule: What is the same for all alerts.
         exclusions: What is known and wanted.
         severity: The highest to give; None: the rule's own.
+
+    Attributes:
+        settings: Names of the attributes that come from the configuration; the others are memory.
     """
+
+    settings: ClassVar[tuple[str, ...]] = ("rule", "_exclusions")
 
     def __init__(
         self, rule: Rule, exclusions: Sequence[Exclusion] = (), severity: Severity | None = None

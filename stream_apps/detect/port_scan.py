@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from stream_apps.detect.bounded import Bounded
 from stream_apps.detect.character import DROPPED, and_so, character
@@ -128,6 +128,8 @@ class PortScan(Observer):
         severity: The highest it gives.
         limits: When it is a scan.
     """
+
+    settings: ClassVar[tuple[str, ...]] = (*Observer.settings, "_limits", "_window_ns")
 
     def __init__(
         self,

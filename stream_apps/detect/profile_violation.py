@@ -106,6 +106,7 @@ class ProfileViolation:
     """
 
     kinds: Sequence[str] = (REFUSAL, QUESTION, REQUEST, HELLO)
+    settings: Sequence[str] = ("rule", "_exclusions", "_window_ns")
 
     def __init__(
         self,

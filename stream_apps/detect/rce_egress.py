@@ -41,6 +41,7 @@ class RceEgress:
     """The detector."""
 
     kinds: Sequence[str] = EGRESS_KINDS
+    settings: Sequence[str] = ("rule", "_exclusions")
 
     def __init__(self, exclusions: Sequence[Exclusion] = (), severity: Severity = RULE.severity) -> None:
         self.rule = Rule(RULE.id, RULE.title, severity, RULE.attack)

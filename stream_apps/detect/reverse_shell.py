@@ -88,6 +88,7 @@ class ReverseShell:
     """The detector."""
 
     kinds: Sequence[str] = (*_PROCESS_KINDS, *EGRESS_KINDS, LISTEN)
+    settings: Sequence[str] = ("rule", "_exclusions")
 
     def __init__(self, exclusions: Sequence[Exclusion] = (), severity: Severity = RULE.severity) -> None:
         self.rule = Rule(RULE.id, RULE.title, severity, RULE.attack)

@@ -145,6 +145,10 @@ class Detector(Protocol):
     def kinds(self) -> Sequence[str]:
         """Full names of the event records it judges."""
 
+    @property
+    def settings(self) -> Sequence[str]:
+        """Names of its attributes that come from the configuration (:mod:`stream_apps.detect.retune`)."""
+
     def watch(self, scene: Scene) -> Mapping[int, Suspect]:
         """The images to judge events of, by index. Called once a batch."""
 

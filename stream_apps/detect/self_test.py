@@ -112,6 +112,10 @@ class SelfTests:
         self._nodes: Bounded[str, _Node] = Bounded(MAX_NODES, _Node)
         self._counts: Counter[str] = Counter()
 
+    def retune(self, wanted: SelfTests) -> None:
+        """Go over to the limits of another; what is known of the nodes stays."""
+        self._limits, self._highest, self._tells = wanted._limits, wanted._highest, wanted._tells
+
     def metrics(self) -> Mapping[tuple[str, str], int]:
         """Figures; the rate of what is missing in parts of a million."""
         counts = self._counts

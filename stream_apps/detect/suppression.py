@@ -73,6 +73,10 @@ class Suppression:
     def __len__(self) -> int:
         return len(self._told)
 
+    def retune(self, window_ns: int) -> None:
+        """Another window, for alerts from now on; those that were told stay told as long as they were."""
+        self._window_ns = window_ns
+
     def told(self, node: str, boot_id: str, finding: Finding, wall_ns: int) -> Told | None:
         """The alert that a finding is no news after; None when it is news."""
         found = self._told.get((node, boot_id, finding.key))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from stream_apps.detect.bounded import Bounded
 from stream_apps.detect.character import DROPPED, TOOL, and_so, character
@@ -85,6 +85,8 @@ class UnresolvedAddress(Observer):
         ignored_ports: Not judged.
         settle_s: How long programs that were there before may contact what they resolved before.
     """
+
+    settings: ClassVar[tuple[str, ...]] = (*Observer.settings, "_ignored", "_ports", "_settle_ns")
 
     def __init__(
         self,

@@ -89,6 +89,13 @@ class Learner:
         self._name_of = peers.names.name_of
         self._nodes: OrderedDict[str, _Node] = OrderedDict()
 
+    def retune(self, settings: Settings, mistrust: Mistrust, peers: PeerNames) -> None:
+        """Go over to other settings; what was learned stays, also what would not be learned any more."""
+        self._shelf.retune(settings)
+        self._mistrust = mistrust
+        self._peers = peers
+        self._name_of = peers.names.name_of
+
     @property
     def counts(self) -> Counter[str]:
         """Counters by reason."""

@@ -76,6 +76,12 @@ class Shelf:
         self._published_ns = 0
         self._mine: Callable[[str], bool] = lambda _: True
 
+    def retune(self, settings: Settings) -> None:
+        """Go over to other settings. Bounds of what is kept by program hold for what is new."""
+        self._settings = settings
+        for shard in self.shards.values():
+            shard.limits = settings.shard
+
     def takes(self, mine: Callable[[str], bool]) -> None:
         """From now on the records of these nodes are published here."""
         self._mine = mine

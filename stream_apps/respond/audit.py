@@ -166,6 +166,9 @@ def _alert(evidence: Sequence[object], fields: Mapping[str, Any]) -> dict[str, A
         "evidence": [],
         "remote_address": None,
         "remote_port": None,
+        # The pipeline says which were in force.
+        "config_version": "",
+        "rules_version": "",
     }
     return {"id": digest, **rest, "dns_name": None, **fields}
 

@@ -16,11 +16,15 @@ from stream_apps.respond.stories import Stories, about_waiting
 from stream_apps.respond.waiting import over
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from stream_apps.correlate.pods import PodTable
     from stream_apps.respond.audit import Status
-    from stream_apps.respond.responder import Responder, Situation
+    from stream_apps.respond.disarmer import DisarmerLimits
+    from stream_apps.respond.limits import Rate
+    from stream_apps.respond.plans import Planner
+    from stream_apps.respond.policy import Policy, PolicyBook
+    from stream_apps.respond.responder import Pauses, Responder, Situation
     from stream_apps.respond.threat import Decision, Response, Threat
     from stream_apps.respond.times import Times, TimeToBlock
     from stream_apps.respond.waiting import Waiting
@@ -29,6 +33,27 @@ _TOLD: Final[Mapping[str, Status]] = {
     "queued": "queued", "refused": "refused", "never-cut": "refused", "rate-limited": "rate-limited",
     "disarmed": "disarmed", "dismantled": "dismantled", "expired": "expired",
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What a configuration says of responses.
+
+    Attributes:
+        book: Who may do what.
+        planner: What that is.
+        pauses: How long things wait.
+        per_node: Rate of each node.
+        fleet: Disarmer over all rules.
+        allowed: What passes the quarantine of a workload, as ``AllowedFlow`` records.
+    """
+
+    book: PolicyBook
+    planner: Planner
+    pauses: Pauses
+    per_node: Rate
+    fleet: DisarmerLimits
+    allowed: Sequence[Mapping[str, Any]]
 
 
 @dataclass(slots=True)
@@ -55,6 +80,14 @@ class ResponseDesk:
         self._times = times
         self._pods = pods
         self._stories = Stories(pods)
+
+    def retune(self, tuning: Tuning, now_ns: int) -> None:
+        """Go over to another configuration; what is in force, waits and was counted stays."""
+        before = [each.allowance for each in self._responder.book.policies]
+        now = [each.allowance for each in tuning.book.policies]
+        self._now.limits.load_again(tuning.per_node, tuning.fleet, (before, now), now_ns)
+        self._now.states.allowed = tuple(tuning.allowed)
+        self._responder.retune(tuning.book, tuning.planner, tuning.pauses)
 
     def takes(self, is_ours: Callable[[str], bool]) -> None:
         """Say which nodes are told of here from now on."""
@@ -161,8 +194,9 @@ class ResponseDesk:
         if waiting.expires_ns <= now_ns:
             return "expired", "it is older than the response lasts"
         policy = self._responder.book.named(waiting.policy)
-        if policy is None:
-            return "refused", f"there is no policy {waiting.policy} any more"
+        withdrawn = self._withdrawn(waiting, policy)
+        if policy is None or withdrawn:
+            return "refused", withdrawn
         held = self._now.limits.held_back(policy.allowance, waiting.rule_id)
         if held is not None:
             return held.kind, held.reason
@@ -170,6 +204,16 @@ class ResponseDesk:
         if state is None or state.by_person:
             return "refused", f"a person's order stands: {state.reason}" if state else "it is cut no more"
         return None, ""
+
+    def _withdrawn(self, waiting: Waiting, policy: Policy | None) -> str:
+        """What the configuration, which may be another by now, says against what it wanted done."""
+        if policy is None:
+            return f"there is no policy {waiting.policy} any more"
+        if policy.dry_run:
+            return "dry run was switched on meanwhile"
+        if waiting.action not in dict(policy.acts):
+            return f"policy {policy.name} does not say {waiting.action} any more"
+        return self._responder.protects(waiting, self._pods.of_workload(waiting.workload)) or ""
 
     def _end(self, waiting: Waiting, state: Any, reason: str) -> dict[str, Any]:
         ended = over(waiting, state, reason)

@@ -90,6 +90,16 @@ class _Recent:
             self._seen.popitem(last=False)
         return len(self._seen) > self.limit
 
+    def retune(self, limit: int, window_ns: int) -> None:
+        """Another limit and window, over what was seen."""
+        self.limit, self._window_ns = limit, window_ns
+        while len(self._seen) > limit + 1:
+            self._seen.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._seen.clear()
+
     def forget_old(self, now_ns: int) -> int:
         """Drop what is out of the window; how many are left."""
         while self._seen:
@@ -136,6 +146,26 @@ class Disarmer:
             state: Literal["disarmed", "dismantled"] = "dismantled" if self.dismantled else "disarmed"
             self._changes.append(Change(self.name, state, now_ns, self.says()))
         return not self.disarmed
+
+    def load_again(self, limits: DisarmerLimits, now_ns: int) -> None:
+        """The configuration was loaded again, with these limits: who was dismantled begins anew.
+
+        Who is disarmed stays so until its window is empty, and what was counted counts.
+        """
+        self._limits = limits
+        recent = (
+            (self._workloads, limits.max_workloads),
+            (self._trees, limits.max_trees),
+            (self._executables, limits.max_executables),
+        )
+        for each, limit in recent:
+            each.retune(limit, limits.window_ns)
+        if self.dismantled:
+            for each, _ in recent:
+                each.clear()
+            self.disarmed = self.dismantled = False
+            self._first_ns = None
+            self._changes.append(Change(self.name, "armed", now_ns, "the configuration was loaded again"))
 
     def changes(self, now_ns: int) -> list[Change]:
         """What changed since the last call, time included."""

@@ -8,6 +8,7 @@ silence the others. All are told the time.
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -71,6 +72,11 @@ class TokenBucket:
         self._tokens = float(rate.burst)
         self._filled_ns = now_ns
 
+    def retune(self, rate: Rate) -> None:
+        """Another rate; what is in it stays, as far as it fits."""
+        self._rate = rate
+        self._tokens = min(self._tokens, float(rate.burst))
+
     def has(self, now_ns: int) -> bool:
         """Fill up to now; whether a token is there."""
         # A clock that steps back must not empty the bucket, nor fill it twice.
@@ -100,6 +106,7 @@ class Limits:
         self._policies: dict[str, TokenBucket] = {}
         self._disarmers: dict[tuple[str, DisarmerLimits], Disarmer] = {}
         self._fleet = Disarmer(fleet, FLEET) if fleet else None
+        self._gone: list[Change] = []
 
     def disarmed_rules(self) -> list[str]:
         """Rules that are disarmed or dismantled, and the fleet when it is."""
@@ -107,7 +114,54 @@ class Limits:
 
     def changes(self, now_ns: int) -> list[Change]:
         """Who was disarmed, dismantled or armed again since the last call."""
-        return [change for each in self._all() for change in each.changes(now_ns)]
+        gone, self._gone = self._gone, []
+        return gone + [change for each in self._all() for change in each.changes(now_ns)]
+
+    def load_again(
+        self,
+        per_node: Rate,
+        fleet: DisarmerLimits,
+        allowances: tuple[Iterable[Allowance], Iterable[Allowance]],
+        now_ns: int,
+    ) -> None:
+        """The configuration was loaded again: other limits over what was counted.
+
+        Args:
+            per_node: Bucket of each node.
+            fleet: Over all rules.
+            allowances: Of all policies, before and now; a policy is known by its name.
+            now_ns: Wall time.
+        """
+        before, now = allowances
+        named = {each.policy: each for each in now}
+        self._per_node = per_node
+        for bucket in self._nodes.values():
+            bucket.retune(per_node)
+        self._policies = {name: bucket for name, bucket in self._policies.items() if name in named}
+        for name, bucket in self._policies.items():
+            bucket.retune(named[name].rate)
+        # Policies with equal limits share a rule's disarmer; they may have different ones now.
+        heirs: dict[DisarmerLimits, dict[DisarmerLimits, None]] = {}
+        for each in before:
+            if each.policy in named:
+                heirs.setdefault(each.disarmer, {})[named[each.policy].disarmer] = None
+        disarmers, self._disarmers = self._disarmers, {}
+        for (rule, limits), disarmer in disarmers.items():
+            self._hand_down(rule, disarmer, tuple(heirs.get(limits, ())), now_ns)
+        if self._fleet is not None:
+            self._fleet.load_again(fleet, now_ns)
+
+    def _hand_down(
+        self, rule: str, disarmer: Disarmer, heirs: tuple[DisarmerLimits, ...], now_ns: int
+    ) -> None:
+        if not heirs and disarmer.disarmed:
+            self._gone.append(Change(rule, "armed", now_ns, "the policy it was disarmed under is gone"))
+        for number, limits in enumerate(heirs):
+            if (rule, limits) in self._disarmers and not disarmer.disarmed:
+                continue
+            heir = disarmer if number == 0 else copy.deepcopy(disarmer)
+            heir.load_again(limits, now_ns)
+            self._disarmers[rule, limits] = heir
 
     def held_back(self, allowance: Allowance, rule: str) -> Objection | None:
         """What a disarmer says now, without an attempt: for what has waited for its say."""

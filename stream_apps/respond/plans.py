@@ -8,14 +8,15 @@ do. Pure; who may do it is the responder's question.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from schemas.subject import WorkloadSubject
 from stream_apps.detect.rule import Destination
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from stream_apps.correlate.pods import Pod
     from stream_apps.respond.desired import State
     from stream_apps.respond.never_cut import NeverCut
     from stream_apps.respond.threat import ActionName, Threat
@@ -85,6 +86,10 @@ class Planner:
     def __init__(self, never_cut: NeverCut, blocking: Blocking) -> None:
         self._never_cut = never_cut
         self._blocking = blocking
+
+    def protects(self, workload: Mapping[str, Any], pod: Pod | None) -> str | None:
+        """Why nothing in a workload must be cut, or None."""
+        return self._never_cut.protects_workload(workload, pod)
 
     def plan(self, action: ActionName, ttl_ns: int, threat: Threat) -> Plan | str:
         """What an action would do; in words why nothing."""

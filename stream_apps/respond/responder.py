@@ -25,6 +25,7 @@ from stream_apps.respond.threat import Decision, Response
 from stream_apps.respond.waiting import Waiting, waiting_id
 
 if TYPE_CHECKING:
+    from stream_apps.correlate.pods import Pod
     from stream_apps.respond.desired import DesiredStates, State
     from stream_apps.respond.limits import Limits
     from stream_apps.respond.plans import Plan, Planner
@@ -83,6 +84,14 @@ class Responder:
         self._planner = planner
         self._now = situation
         self._pauses = pauses
+
+    def retune(self, book: PolicyBook, planner: Planner, pauses: Pauses) -> None:
+        """Decide by others from now on; what is in force, waits and was counted stays."""
+        self.book, self._planner, self._pauses = book, planner, pauses
+
+    def protects(self, waiting: Waiting, pod: Pod | None) -> str | None:
+        """Why the workload of what has waited must not be cut by now, or None."""
+        return self._planner.protects(waiting.workload, pod)
 
     def respond(self, threat: Threat, now_ns: int) -> Response:
         """Decide on a threat; the record has the first action, its reason all of them."""
@@ -151,7 +160,8 @@ class Responder:
 
     def _in_force(self, plan: Plan, state: State | None, threat: Threat, now_ns: int) -> Decision | None:
         """What is done already, or waits already."""
-        if state is not None and plan.stands_in(state):
+        mine = state is not None and threat.again and state.alert_id == threat.alert_id
+        if state is not None and plan.stands_in(state) and not mine:
             self._now.states.prolong(threat.node, plan.subject, plan.destinations, plan.expires_ns)
             reason = (
                 "blocked already" if plan.destinations else f"in force already, by alert {state.alert_id}"

@@ -38,6 +38,7 @@ class Threat:
         destinations: Where it went.
         observed_ns: Wall time of the evidence.
         observed_boot_ns: The same, CLOCK_BOOTTIME.
+        again: A person had it looked at once more: what this alert wants is ordered, whether it was or not.
     """
 
     rule_id: str
@@ -52,6 +53,7 @@ class Threat:
     destinations: tuple[Destination, ...]
     observed_ns: int
     observed_boot_ns: int
+    again: bool = False
 
     @property
     def executable(self) -> str:

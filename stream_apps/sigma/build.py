@@ -34,5 +34,9 @@ def build_book(item: SigmaItem) -> RuleBook:
 
 def build_detector(item: SigmaItem, book: RuleBook) -> SigmaDetector:
     """Who judges events by the rules of a book."""
-    exclusions = [SigmaExclusion(each.rules, exclusion_of(each)) for each in item.exclusions]
-    return SigmaDetector(book, exclusions, item.severity)
+    return SigmaDetector(book, exclusions_of(item), item.severity)
+
+
+def exclusions_of(item: SigmaItem) -> list[SigmaExclusion]:
+    """What rules must not alert on."""
+    return [SigmaExclusion(each.rules, exclusion_of(each)) for each in item.exclusions]

@@ -81,6 +81,11 @@ class SigmaDetector:
         self._rules = RuleSet()
         self._take(book.rules)
 
+    def retune(self, exclusions: Sequence[SigmaExclusion], severity: Severity) -> None:
+        """Other exclusions, another highest severity; correlations go on counting."""
+        self._exclusions, self._severity = tuple(exclusions), severity
+        self._of_rule.clear()
+
     def begin(self, scene: Scene) -> None:
         """Take up a batch, with the rules as they are now."""
         if self._rules is not self._book.rules:

@@ -77,7 +77,9 @@ def files_of(directory: Path) -> Iterator[tuple[str, bytes]]:
         return
     for path in sorted(directory.rglob("*")):
         is_rule = path.suffix in _SUFFIXES and not path.stem.endswith(CASES_SUFFIX)
-        if is_rule and path.is_file():
+        # A mounted ConfigMap has each file a second time, in a hidden directory that its link points to.
+        hidden = any(each.startswith(".") for each in path.relative_to(directory).parts)
+        if is_rule and not hidden and path.is_file():
             yield str(path), _read(path)
 
 

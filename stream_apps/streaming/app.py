@@ -11,10 +11,12 @@ Failure: whatever the worker raises ends the app before the message is acknowled
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import faust
 
+from schemas.letters import bounded
 from schemas.topics import EVENTS
 from stream_apps.streaming.driver import Hooks, StrictTransport
 from stream_apps.streaming.message import Message
@@ -22,6 +24,7 @@ from stream_apps.streaming.message import Message
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from schemas.letters import Headers
     from stream_apps.streaming.connection import KafkaConnection
 
 # Messages read ahead. Faust pauses up to a second when the buffer is full, so it must last longer than that
@@ -93,6 +96,13 @@ def build_app(
     return app
 
 
+def _headers(received: Any) -> Headers:
+    """Faust has them as the driver gave them, or as a mapping."""
+    if not received:
+        return ()
+    return bounded(received.items() if isinstance(received, Mapping) else received)
+
+
 def _add_agent(app: StreamApp, handle: Callable[[Message], Awaitable[None]]) -> None:
     topic = app.topic(EVENTS.name, key_type=bytes, value_type=bytes)
 
@@ -105,6 +115,7 @@ def _add_agent(app: StreamApp, handle: Callable[[Message], Awaitable[None]]) -> 
                 offset=received.offset,
                 key=event.key,
                 value=event.value,
+                headers=_headers(received.headers),
             )
             try:
                 await handle(message)

@@ -74,6 +74,7 @@ class Metrics:
         self.pipeline = PipelineFigures()
         registry.register(self.pipeline)
         self.rules = Info("nsp_stream_rules", "The Sigma rules in force.", registry=registry)
+        self._add_config(registry)
         self.process_seconds = Histogram(
             "nsp_stream_process_seconds",
             "Decode, correlate, detect and respond for one batch.",
@@ -95,6 +96,33 @@ class Metrics:
             buckets=_DELAY_BUCKETS,
             registry=registry,
         )
+
+    def _add_config(self, registry: CollectorRegistry) -> None:
+        self.config = Info(
+            "nsp_stream_config",
+            "The configuration in force: SHA-256 of its file, cut.",
+            registry=registry,
+        )
+        self.config_since = Gauge(
+            "nsp_stream_config_since_seconds", "Since when it is in force, Unix time.", registry=registry
+        )
+        self.config_loads = Counter(
+            "nsp_stream_config_loads",
+            "Files that were read again: taken, refused, or in need of a restart.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.config_differs = Gauge(
+            "nsp_stream_config_differs", "1: the file on disk is not the one in force.", registry=registry
+        )
+        for outcome in ("taken", "refused", "needs_restart"):
+            self.config_loads.labels(outcome)
+
+    def config_in_force(self, version: str) -> None:
+        """Another configuration is in force, that of the file."""
+        self.config.info({"version": version})
+        self.config_since.set_to_current_time()
+        self.config_differs.set(0)
 
 
 class PipelineFigures(Collector):

@@ -36,7 +36,11 @@ _MS_PER_S: Final = 1000
 
 
 class ReadBack:
-    """Reads the end of the past. Blocking: call it in a thread."""
+    """Reads the end of the past. Blocking: call it in a thread.
+
+    Attributes:
+        window_s: Messages older than this are passed over.
+    """
 
     def __init__(
         self,
@@ -61,7 +65,7 @@ class ReadBack:
             fetch_wait_max_ms=50,
             queued_max_messages_kbytes=_FETCH_AHEAD_KBYTES,
         )
-        self._window_s = window_s
+        self.window_s = window_s
         self._wall_s = wall_s
 
     def chunks(self, partitions: Iterable[int]) -> Iterator[list[Message]]:
@@ -93,7 +97,7 @@ class ReadBack:
 
     def _chunk(self, consumer: Consumer, ends: dict[int, int]) -> list[Message]:
         """Read some; partitions that are read to their end leave ``ends``."""
-        oldest_ms = (self._wall_s() - self._window_s) * _MS_PER_S
+        oldest_ms = (self._wall_s() - self.window_s) * _MS_PER_S
         chunk = []
         received: list[Any] = consumer.consume(_CHUNK_MESSAGES, _POLL_S)
         for each in received:

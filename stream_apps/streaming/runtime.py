@@ -21,7 +21,9 @@ import structlog
 from schemas.partition import partition_for
 from schemas.signing import VerifyingKeys
 from schemas.topics import ENFORCEMENT, EVENTS, OBSERVATIONS
+from stream_apps.assembly import read_back_s
 from stream_apps.streaming.app import build_app
+from stream_apps.streaming.config_reload import ConfigReload
 from stream_apps.streaming.errors import OutputLostError, StoppedError, StreamError
 from stream_apps.streaming.metrics import Metrics, MetricsServer
 from stream_apps.streaming.outputs import STOP_PATIENCE_S, Outputs
@@ -32,7 +34,10 @@ from stream_apps.streaming.side_topics import SideTopics
 from stream_apps.streaming.worker import Worker
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from schemas.signing import SigningKey
+    from stream_apps.config_file import Loaded
     from stream_apps.correlate.pods import PodTable
     from stream_apps.pipeline import Pipeline
     from stream_apps.profiles.desk import ProfileDesk
@@ -63,7 +68,8 @@ class RuntimeSettings:
         instance: Name for static membership, or None (see :func:`build_app`).
         signing_key: What enforcement is signed with.
         metrics_address: Address and port of ``/metrics`` and ``/healthz``, or None.
-        window_s: How far back detectors remember.
+        config_file: The configuration's file, which is watched.
+        loaded: What it says.
     """
 
     connection: KafkaConnection
@@ -71,7 +77,8 @@ class RuntimeSettings:
     instance: str | None
     signing_key: SigningKey
     metrics_address: tuple[str, int] | None
-    window_s: float
+    config_file: Path
+    loaded: Loaded
 
 
 class Runtime:
@@ -88,7 +95,10 @@ class Runtime:
         trusted = VerifyingKeys.from_pems([settings.signing_key.public_pem()])
         self._side_input = SideInput(pipeline, pods, desk, trusted, self._metrics)
         self._outputs = Outputs(settings.connection, self._metrics)
-        self._read_back = ReadBack(settings.connection, settings.group, settings.window_s)
+        self._read_back = ReadBack(settings.connection, settings.group, self._window_s(settings.loaded))
+        self._reload = ConfigReload(
+            settings.config_file, settings.loaded, pipeline, self._metrics, self._config_taken
+        )
         self._worker: Worker | None = None
         self._publisher: ProfilePublisher | None = None
         self._events_partitions = 0
@@ -115,6 +125,7 @@ class Runtime:
         loop = asyncio.get_running_loop()
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(each, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.ask)
         server = None
         if self._settings.metrics_address:
             server = MetricsServer(*self._settings.metrics_address, self._metrics, self.problem)
@@ -199,7 +210,17 @@ class Runtime:
             lambda messages: asyncio.run_coroutine_threadsafe(self._take_side(messages), loop).result()
         )
         self._phase = "joining the consumer group"
-        await self._run_app(self._worker)
+        reloading = asyncio.create_task(self._reload.run())
+        try:
+            await self._run_app(self._worker)
+        finally:
+            reloading.cancel()
+
+    def _window_s(self, loaded: Loaded) -> float:
+        return read_back_s(loaded.config, self._pipeline.rules.remembers_s)
+
+    def _config_taken(self, loaded: Loaded) -> None:
+        self._read_back.window_s = self._window_s(loaded)
 
     async def _take_side(self, messages: list[Message]) -> None:
         refused = self._side_input.take(messages)

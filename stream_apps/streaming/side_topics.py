@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
+from schemas.letters import bounded
 from schemas.topics import (
     ENFORCEMENT,
     ENFORCEMENT_STATUS,
@@ -211,4 +212,5 @@ def _message(received: Any) -> Message:
         key=received.key(),
         value=received.value(),
         timestamp_ns=max(received.timestamp()[1], 0) * _NS_PER_MS,
+        headers=bounded(received.headers()),
     )

@@ -21,6 +21,7 @@ from schemas.subject import enforcement_key
 from schemas.topics import (
     ALERTS,
     DEAD_LETTER,
+    DEAD_LETTER_KEY_MAX_BYTES,
     DEAD_LETTER_VALUE_MAX_BYTES,
     ENFORCEMENT,
     EVENTS,
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-# Of a dead letter's key; ours are shorter, and the letter must fit beside its value.
-DEAD_LETTER_KEY_MAX_BYTES: Final = 4096
 # Of the text of the errors, which may quote hostile input at length.
 REASON_MAX_CHARACTERS: Final = 4000
 _NS_PER_S: Final = 1_000_000_000
@@ -106,8 +105,10 @@ class Decider(Protocol):
     def tick(self, now_ns: int) -> Decided:
         """Let time pass."""
 
-    def process(self, batch: dict[str, Any], now_ns: int, *, replaying: bool = False) -> Decided:
-        """Take a batch; with ``replaying`` only remember it."""
+    def process(
+        self, batch: dict[str, Any], now_ns: int, *, replaying: bool = False, again: bool = False
+    ) -> Decided:
+        """Take a batch; with ``replaying`` only remember it, with ``again`` judge it though it is old."""
 
 
 class Sender(Protocol):
@@ -157,7 +158,7 @@ class Worker:
         if batch is None:
             return
         try:
-            decided = self._pipeline.process(batch, self._now_ns())
+            decided = self._pipeline.process(batch, self._now_ns(), again=message.retries > 0)
         except Exception as error:  # noqa: BLE001 - whatever a batch triggers, the next one is processed
             await self.bury(message, getattr(error, "stage", "detect"), _reason(error))
             return
@@ -224,6 +225,8 @@ class Worker:
             "stage": stage,
             "reason": reason,
             "failed_at_ns": self._now_ns(),
+            "value_bytes": -1 if message.value is None else len(message.value),
+            "headers": [{"key": key, "value": value} for key, value in message.headers],
         }
         await self._outputs.send(DEAD_LETTER.name, message.topic.encode(), encode(DEAD_LETTER.value, letter))
 

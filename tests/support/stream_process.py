@@ -31,6 +31,9 @@ class StreamProcess:
     key: SigningKey = field(default_factory=SigningKey.generate)
     instance: str | None = None
     respond: str = ""
+    more: str = ""
+    given: Path | None = None
+    module: str = "stream_apps"
     port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
 
@@ -39,8 +42,33 @@ class StreamProcess:
         self.directory.mkdir(parents=True, exist_ok=True)
         key_file = self.directory / "enforcement.key.pem"
         key_file.write_bytes(self.key.to_pem())
-        config = self.directory / "stream.yaml"
-        config.write_text(
+        self.configure()
+        command = [sys.executable, "-m", self.module, "--config", str(self.config)]
+        if self.instance:
+            command += ["--instance", self.instance]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *command],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+
+    @property
+    def config(self) -> Path:
+        """Its configuration file."""
+        return self.given or self.directory / "stream.yaml"
+
+    def configure(self) -> None:
+        """Write the configuration anew, as a person's editor would; not one that was given."""
+        if self.given is None:
+            self.config.write_text(self.text())
+
+    def text(self) -> str:
+        """Its configuration."""
+        key_file = self.directory / "enforcement.key.pem"
+        return (
             f"kafka: {{brokers: ['{self.bootstrap}'], group: {GROUP}}}\n"
             f"signing: {{key_file: '{key_file}'}}\n"
             f"service: {{metrics_address: '127.0.0.1:{self.port}'}}\n"
@@ -53,18 +81,8 @@ class StreamProcess:
             " max_trees_per_minute: 10000}\n"
             "  fleet: {max_workloads: 10000, max_executables: 10000, max_trees: 10000}\n"
             f"{self.respond}"
+            f"{self.more}"
         )
-        command = [sys.executable, "-m", "stream_apps", "--config", str(config)]
-        if self.instance:
-            command += ["--instance", self.instance]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *command],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=ROOT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
 
     def start_and_wait(self) -> None:
         """Start it and return when it processes events."""
@@ -103,6 +121,11 @@ class StreamProcess:
     def running(self) -> bool:
         """Whether the process is there."""
         return self._process is not None and self._process.poll() is None
+
+    def hang_up(self) -> None:
+        """SIGHUP."""
+        assert self._process
+        self._process.send_signal(signal.SIGHUP)
 
     def kill(self) -> None:
         """``kill -9``."""

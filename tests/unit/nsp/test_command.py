@@ -41,7 +41,7 @@ def nsp(*arguments: str, cwd: Path = ROOT, stdin: str = "") -> subprocess.Comple
         (["tail", "nsp.nothing", "--brokers", NOBODY_LISTENS], 2, "nsp.nothing"),
         (["tail", "nsp.alerts", "--brokers", NOBODY_LISTENS, "--kafka-option", "x"], 2, "name=value"),
         (["inventory", "publish", "absent.yaml", "--brokers", NOBODY_LISTENS], 1, "absent.yaml"),
-        (["config", "check", "absent.yaml"], 1, "absent.yaml"),
+        (["config", "validate", "absent.yaml"], 1, "absent.yaml"),
         (["explain", "host", "--profiles", "absent"], 1, "absent: No such file"),
         (["explain", "host"], 2, "--profiles"),
         (["learn", "--brokers", NOBODY_LISTENS], 1, NOBODY_LISTENS),

@@ -18,7 +18,7 @@ from stream_apps.respond.desired import DesiredStates
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples" / "stream.yaml"
-PUBLISHED = ROOT / "deploy" / "config" / "stream.schema.json"
+PUBLISHED = ROOT / "schemas" / "config" / "stream.schema.json"
 
 
 def refusal(text: str) -> str:
@@ -55,7 +55,7 @@ def test_the_example_shows_the_defaults_where_it_says_so() -> None:
 
 
 def test_the_published_schema_is_the_models() -> None:
-    assert PUBLISHED.read_text() == json_schema_text(), "write it anew: nsp config schema > deploy/config/…"
+    assert PUBLISHED.read_text() == json_schema_text(), "write it anew: nsp config schema"
 
 
 def test_every_field_says_what_it_means() -> None:

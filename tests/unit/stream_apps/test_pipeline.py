@@ -223,6 +223,7 @@ class Faulty:
     """A detector that fails where told."""
 
     kinds = ("nsp.SocketConnect",)
+    settings = ()
 
     def __init__(self, inner: Any, where: str) -> None:
         self.rule = inner.rule

@@ -59,10 +59,14 @@ class Pipeline:
     decided: Decided = field(default_factory=Decided)
     error: Exception | None = None
     seen: list[tuple[int, bool]] = field(default_factory=list)
+    again: bool = False
     learner: Learner | None = None
 
-    def process(self, batch: dict[str, Any], now_ns: int, *, replaying: bool = False) -> Decided:
+    def process(
+        self, batch: dict[str, Any], now_ns: int, *, replaying: bool = False, again: bool = False
+    ) -> Decided:
         assert now_ns == NOW_NS
+        self.again = again
         self.seen.append((batch["sequence"], replaying))
         if self.error:
             raise self.error
