@@ -53,8 +53,6 @@ NS_PER_S: Final = 1_000_000_000
 # A correlation may look back for a day; a start that reads a day of events would take an hour.
 LONGEST_READ_BACK_S: Final = 3600
 _PROTOCOLS: Final = {"tcp": 6, "udp": 17}
-# A correlation may look back for a day; a start that reads a day of events would take an hour.
-LONGEST_READ_BACK_S: Final = 3600
 
 
 def read_back_s(config: StreamConfig, rules_remember_s: float) -> float:
