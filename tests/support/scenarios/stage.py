@@ -169,6 +169,8 @@ class Stage:
         program = _LANGUAGES[language]
         if not shutil.which(program[0], path=WORKLOAD_ENVIRONMENT["PATH"]):
             raise UnableError(f"{program[0]} is not installed")
+        if language == "java" and not _compiles_java():
+            raise UnableError("a Java compiler is not installed")
         place = [f"0.0.0.0:{port}", str(ACTORS / "service.php")] if language == "php" else [str(port)]
         process = self._start("inside", home, [*program, *place])
         deadline = time.monotonic() + START_S
@@ -216,6 +218,12 @@ class Stage:
         return subprocess.run(
             ["ip", "netns", "exec", namespace, *command], capture_output=True, timeout=SCRIPT_S, check=False
         )
+
+
+def _compiles_java() -> bool:
+    """A runtime without the compiler cannot start a program from its source."""
+    modules = subprocess.run(["java", "--list-modules"], capture_output=True, text=True, check=False)
+    return "jdk.compiler" in modules.stdout
 
 
 def _end(process: subprocess.Popen[str]) -> None:
