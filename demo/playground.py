@@ -40,7 +40,7 @@ START_TIMEOUT_S: Final = 60.0
 SENSOR_METRICS: Final = "127.0.0.1:19477"
 STREAM_METRICS: Final = "127.0.0.1:19465"
 CONFIGURATION: Final = """\
-# The playground's stream app. Change it and start the playground again.
+# The playground's stream app. It takes changes over as they are saved.
 # yaml-language-server: $schema={schema}
 kafka: {{brokers: ["{brokers}"]}}
 signing: {{key_file: "{key}"}}
