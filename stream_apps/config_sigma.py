@@ -32,7 +32,7 @@ class SigmaItem(Section):
     """Rules in Sigma's format."""
 
     enabled: bool = True
-    """Whether they are judged."""
+    """Whether they are judged, those of `nsp rules push` too."""
     directories: tuple[Annotated[Path, Field(strict=False)], ...] = ()
     """Directories (or single files) of rules, with all below; `nsp rules lint` says what becomes of each."""
     placeholders: dict[Text, Annotated[Texts, Field(max_length=_MOST_VALUES)]] = Field(default_factory=dict)

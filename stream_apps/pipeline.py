@@ -172,7 +172,8 @@ class Pipeline:
         self._detectors = retuned(self._detectors, detectors)
         self._observers = retuned(self._observers, observers)
         self._observing = Observing(self._observers)
-        self._sigma.retune(exclusions, config.detect.sigma.severity)
+        sigma = config.detect.sigma
+        self._sigma.retune(exclusions, sigma.severity, enabled=sigma.enabled)
         if self._silence is not None and silence is not None:
             self._silence.retune(silence)
         else:

@@ -34,7 +34,9 @@ def build_book(item: SigmaItem) -> RuleBook:
 
 def build_detector(item: SigmaItem, book: RuleBook) -> SigmaDetector:
     """Who judges events by the rules of a book."""
-    return SigmaDetector(book, exclusions_of(item), item.severity)
+    detector = SigmaDetector(book)
+    detector.retune(exclusions_of(item), item.severity, enabled=item.enabled)
+    return detector
 
 
 def exclusions_of(item: SigmaItem) -> list[SigmaExclusion]:

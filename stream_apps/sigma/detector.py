@@ -64,7 +64,6 @@ class SigmaDetector:
         severity: The highest to give.
 
     Attributes:
-        kinds: Record names that some rule is about.
         counts: Matches, and what became of them.
     """
 
@@ -75,16 +74,24 @@ class SigmaDetector:
         self._book = book
         self._exclusions = tuple(exclusions)
         self._severity = severity
+        self._enabled = True
         self._correlators: dict[str, Correlator] = {}
         self._errors: Counter[str] = Counter()
         self._scene: Scene | None = None
         self._rules = RuleSet()
         self._take(book.rules)
 
-    def retune(self, exclusions: Sequence[SigmaExclusion], severity: Severity) -> None:
-        """Other exclusions, another highest severity; correlations go on counting."""
-        self._exclusions, self._severity = tuple(exclusions), severity
+    def retune(
+        self, exclusions: Sequence[SigmaExclusion], severity: Severity, *, enabled: bool = True
+    ) -> None:
+        """Other exclusions, another highest severity, on or off; correlations go on counting."""
+        self._exclusions, self._severity, self._enabled = tuple(exclusions), severity, enabled
         self._of_rule.clear()
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Record names that some rule is about; none while no rule is to be judged, published ones too."""
+        return self._kinds if self._enabled else frozenset()
 
     def begin(self, scene: Scene) -> None:
         """Take up a batch, with the rules as they are now."""
@@ -135,7 +142,7 @@ class SigmaDetector:
         for index in set(self._rules.indexes.values()):
             self._errors.update(index.errors)
         self._rules = rules
-        self.kinds = frozenset(rules.indexes)
+        self._kinds = frozenset(rules.indexes)
         self._maker = FactMaker(self._book.users, rules.needed)
         self._quiet = Quiet(by_name=self._maker.needs_host)
         self._correlators = {}

@@ -110,6 +110,18 @@ def test_exclusions_and_severity_of_sigma_rules_are_taken_over() -> None:
     assert rule not in dict(told(through, 2))
 
 
+def test_switched_off_no_sigma_rule_is_judged_not_even_a_published_one() -> None:
+    off = quiet_config(detect={"sigma": {"enabled": False}})
+    through = Pipeline(off)
+    through.rules.publish("k", RULE.encode())
+    through.rules.settle()
+    assert len(told(through, 1)) == 1
+    reconfigure(through, quiet_config())
+    assert len(told(through, 2)) == 2
+    reconfigure(through, off)
+    assert len(told(through, 3)) == 1
+
+
 def test_a_published_rule_is_judged_with_the_new_surroundings() -> None:
     through = Pipeline(quiet_config())
     text = RULE.replace("Image|endswith: /curl", "Image|expand: '%tools%'")
