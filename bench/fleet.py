@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stream_apps.config import parse
+from stream_apps.config.document import parse
 from stream_apps.correlate.pods import PodTable
 from stream_apps.pipeline import Pipeline
 from tests.support.batches import EVENTS_PER_BATCH, HOST, Node, workload

@@ -21,7 +21,7 @@ from schemas.codec import encode
 from schemas.profile.canonical import to_record
 from schemas.profile.document import parse_profiles
 from stream_apps.assembly import build_programs
-from stream_apps.config import parse
+from stream_apps.config.document import parse
 from stream_apps.correlate.pods import PodTable
 from stream_apps.pipeline import Pipeline
 from stream_apps.replay.session import Received, Replay

@@ -20,7 +20,7 @@ from bench.statistics import percentile
 from schemas.codec import decode_as
 from schemas.partition import partition_for
 from schemas.topics import EVENTS
-from stream_apps.config import parse
+from stream_apps.config.document import parse
 from stream_apps.pipeline import Pipeline
 
 TESTS: Final = int(os.environ.get("NSP_BENCH_SELFTESTS", "1600"))

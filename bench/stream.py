@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from bench.statistics import median, spread
 from schemas.codec import decode_as, encode
-from stream_apps.config import parse
+from stream_apps.config.document import parse
 from stream_apps.correlate.pods import PodTable
 from stream_apps.pipeline import Pipeline
 from tests.support.batches import Load, pod_record
 
 if TYPE_CHECKING:
-    from stream_apps.config import StreamConfig
+    from stream_apps.config.document import StreamConfig
 
 BATCHES = 300
 RUNS = 7

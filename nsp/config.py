@@ -17,7 +17,7 @@ import typer
 from nsp.errors import FAILED, MISUSED, CommandError
 
 if TYPE_CHECKING:
-    from stream_apps.config import Document
+    from stream_apps.config.document import Document
 
 app = typer.Typer(help="Configuration of the stream apps.", no_args_is_help=True)
 
@@ -112,13 +112,13 @@ def diff(
 @app.command("schema")
 def schema() -> None:
     """Print the JSON Schema of the configuration, for editors."""
-    from stream_apps.config import json_schema  # noqa: PLC0415 - other commands need no pydantic
+    from stream_apps.config.document import json_schema  # noqa: PLC0415 - other commands need no pydantic
 
     print(json.dumps(json_schema(), indent=2))
 
 
 def _document(file: Path | None) -> Document:
-    from stream_apps.config import load_document, parse_document  # noqa: PLC0415 - other commands need none
+    from stream_apps.config.document import load_document, parse_document  # noqa: PLC0415 - other commands need none
     from stream_apps.errors import ConfigError  # noqa: PLC0415 - same
 
     try:

@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from stream_apps.config import load_document
-from stream_apps.config_file import load_all
-from stream_apps.config_problems import Mark, Problem
+from stream_apps.config.document import load_document
+from stream_apps.config.file import load_all
+from stream_apps.config.problems import Mark, Problem
 from stream_apps.errors import ConfigError
 from stream_apps.sigma.build import surroundings
 from stream_apps.sigma.loading import load
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from stream_apps.config import Document
-    from stream_apps.config_file import Loaded
+    from stream_apps.config.document import Document
+    from stream_apps.config.file import Loaded
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from nsp.letters import escaped
-from stream_apps.config_changes import changed, name_of
-from stream_apps.config_problems import shown
+from stream_apps.config.changes import changed, name_of
+from stream_apps.config.problems import shown
 from stream_apps.sigma.build import surroundings
 from stream_apps.sigma.loading import files_of, load
 
 if TYPE_CHECKING:
-    from stream_apps.config import StreamConfig
-    from stream_apps.config_changes import Setting
+    from stream_apps.config.changes import Setting
+    from stream_apps.config.document import StreamConfig
 
 _RULE: Final = "nsp."
 _SUBJECTS: Final = {"sigma": "Sigma rules", "respond": "all rules", "learn": "learning"}

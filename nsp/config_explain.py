@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from nsp.errors import CommandError
-from stream_apps.config import StreamConfig, json_schema
-from stream_apps.config_changes import name_of, settings
-from stream_apps.config_problems import shown
+from stream_apps.config.changes import name_of, settings
+from stream_apps.config.document import StreamConfig, json_schema
+from stream_apps.config.problems import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from stream_apps.config import Document
-    from stream_apps.config_problems import Place
+    from stream_apps.config.document import Document
+    from stream_apps.config.problems import Place
 
 _WIDTH: Final = 100
 _TYPES: Final = {

@@ -24,7 +24,7 @@ from schemas.profile.document import parse_profiles
 from schemas.profile.errors import ProfileError
 from schemas.topics import OBSERVATIONS
 from stream_apps.assembly import build_thresholds, shard_limits
-from stream_apps.config import StreamConfig, load
+from stream_apps.config.document import StreamConfig, load
 from stream_apps.errors import ConfigError
 from stream_apps.learn.completeness import judge
 from stream_apps.learn.draft import DraftError, Wanted, draft

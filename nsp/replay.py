@@ -35,8 +35,8 @@ from schemas.errors import SchemaError
 from schemas.topics import PROFILES, RULES
 from sensor.policy.errors import PolicyRefused
 from stream_apps.assembly import build_programs, read_back_s
-from stream_apps.config import StreamConfig
-from stream_apps.config import load as load_config
+from stream_apps.config.document import StreamConfig
+from stream_apps.config.document import load as load_config
 from stream_apps.errors import ConfigError
 from stream_apps.pipeline import Pipeline
 from stream_apps.replay.page import page

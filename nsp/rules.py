@@ -169,7 +169,7 @@ def _load(directory: Path, config: Path | None) -> Loaded:
 
 
 def _surroundings(config: Path | None) -> Surroundings:
-    from stream_apps.config import StreamConfig, load  # noqa: PLC0415 - other commands need no pydantic
+    from stream_apps.config.document import StreamConfig, load  # noqa: PLC0415 - other commands need no pydantic
     from stream_apps.errors import ConfigError  # noqa: PLC0415 - same
     from stream_apps.sigma.build import surroundings  # noqa: PLC0415 - same
 

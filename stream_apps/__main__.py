@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from schemas.errors import KeyFileError
 from schemas.signing import SigningKey
-from stream_apps.config_file import load_all
+from stream_apps.config.file import load_all
 from stream_apps.correlate.pods import PodTable
 from stream_apps.errors import ConfigError
 from stream_apps.pipeline import Pipeline
@@ -25,7 +25,7 @@ from stream_apps.sigma.book import RuleBook
 from stream_apps.sigma.build import surroundings
 
 if TYPE_CHECKING:
-    from stream_apps.config_file import Loaded
+    from stream_apps.config.file import Loaded
 
 MISUSED = 2
 

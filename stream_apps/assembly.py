@@ -36,11 +36,9 @@ from stream_apps.respond.waiting import WaitingRoom
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from stream_apps.config import StreamConfig
-    from stream_apps.config_learn import Learn
-    from stream_apps.config_sections import Correlate
-    from stream_apps.detect.rule import Destination
-    from stream_apps.response_sections import (
+    from stream_apps.config.document import StreamConfig
+    from stream_apps.config.learn import Learn
+    from stream_apps.config.responses import (
         BlockingItem,
         DisarmerItem,
         Doing,
@@ -48,6 +46,8 @@ if TYPE_CHECKING:
         PolicyItem,
         Respond,
     )
+    from stream_apps.config.sections import Correlate
+    from stream_apps.detect.rule import Destination
 
 NS_PER_S: Final = 1_000_000_000
 # A correlation may look back for a day; a start that reads a day of events would take an hour.

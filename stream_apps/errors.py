@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_apps.config_problems import Problem
+    from stream_apps.config.problems import Problem
 
 Stage = Literal["correlate", "detect", "respond", "learn"]
 

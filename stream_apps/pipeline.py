@@ -43,7 +43,7 @@ from stream_apps.threats import threat_of, threat_of_node
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from stream_apps.config import StreamConfig
+    from stream_apps.config.document import StreamConfig
     from stream_apps.correlate.order import Admission, Event
     from stream_apps.detect.baseline import Baseline
     from stream_apps.detect.findings import Finding
@@ -148,7 +148,7 @@ class Pipeline:
         All that can fail is built first: the configuration is in force whole, or the one before is.
 
         Args:
-            config: The configuration; what needs a restart (``config_changes``) is passed over.
+            config: The configuration; what needs a restart (``config.changes``) is passed over.
             version: Its digest.
             rules: The Sigma rules of its directories.
             now_ns: Wall time.

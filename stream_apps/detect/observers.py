@@ -3,7 +3,7 @@
 
 Input: the ``detect`` section of the configuration, and what was learned of workloads, if anything. Output:
 the observers that run. A new one is entered in the table and gets a field in
-``stream_apps.detector_sections.StatefulDetect``.
+``stream_apps.config.detectors.StatefulDetect``.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from stream_apps.detect.unresolved_address import RULE as UNRESOLVED_ADDRESS
 from stream_apps.detect.unresolved_address import UnresolvedAddress
 
 if TYPE_CHECKING:
-    from stream_apps.config_basis import RuleItem
-    from stream_apps.config_sections import Detect
+    from stream_apps.config.basis import RuleItem
+    from stream_apps.config.sections import Detect
 
 NAME_SERVERS: Final = Exclusion(
     reason="name servers forward what others ask; who asked is judged where it asks",

@@ -2,7 +2,7 @@
 """All detectors, and the exclusions each comes with.
 
 Input: the ``detect`` section of the configuration. Output: the detectors that run. A new detector is entered
-in :func:`build_detectors` and gets a field in ``stream_apps.config_sections.Detect``.
+in :func:`build_detectors` and gets a field in ``stream_apps.config.sections.Detect``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from stream_apps.detect.exclusions import Exclusion
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_apps.config_basis import ExclusionItem, RuleItem
-    from stream_apps.config_sections import Detect
+    from stream_apps.config.basis import ExclusionItem, RuleItem
+    from stream_apps.config.sections import Detect
     from stream_apps.detect.rule import Detector
     from stream_apps.profiles.desk import ProfileDesk
 

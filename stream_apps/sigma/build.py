@@ -12,7 +12,7 @@ from stream_apps.sigma.loading import files_of
 from stream_apps.sigma.translate import Surroundings
 
 if TYPE_CHECKING:
-    from stream_apps.config_sigma import SigmaItem
+    from stream_apps.config.sigma import SigmaItem
 
 
 def surroundings(item: SigmaItem) -> Surroundings:

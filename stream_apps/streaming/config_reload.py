@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from stream_apps.config_changes import changed, name_of, restart_needed
-from stream_apps.config_file import fingerprint, load_all, rules_fingerprint
+from stream_apps.config.changes import changed, name_of, restart_needed
+from stream_apps.config.file import fingerprint, load_all, rules_fingerprint
 from stream_apps.errors import ConfigError
 from stream_apps.sigma.book import make_ready
 from stream_apps.sigma.build import surroundings
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from stream_apps.config_file import Loaded, Print
+    from stream_apps.config.file import Loaded, Print
     from stream_apps.pipeline import Pipeline
     from stream_apps.sigma.book import Held, Ready
     from stream_apps.streaming.metrics import Metrics

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from schemas.signing import SigningKey
-    from stream_apps.config_file import Loaded
+    from stream_apps.config.file import Loaded
     from stream_apps.correlate.pods import PodTable
     from stream_apps.pipeline import Pipeline
     from stream_apps.profiles.desk import ProfileDesk

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.codec import decode_as, encode
 from schemas.signing import SigningKey
 from stream_apps.assembly import shard_limits
-from stream_apps.config_learn import Learn
+from stream_apps.config.learn import Learn
 from stream_apps.learn.merged import Merged, merge
 from stream_apps.learn.record import from_record
 from tests.support.learning import HOUR, SHOP, WEB, learning, merged, node, pod

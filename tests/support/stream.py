@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
-from stream_apps.config import StreamConfig, parse
+from stream_apps.config.document import StreamConfig, parse
 from stream_apps.correlate.pods import PodTable
 from stream_apps.detect.observers import OBSERVER_IDS
 from stream_apps.pipeline import Outcome, Pipeline

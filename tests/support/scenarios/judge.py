@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from stream_apps.config import parse
+from stream_apps.config.document import parse
 from stream_apps.correlate.pods import PodTable
 from stream_apps.pipeline import Pipeline
 from tests.support.scenarios.catalogue import DNS, INSIDE, PEER

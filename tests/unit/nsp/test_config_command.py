@@ -12,8 +12,8 @@ import pytest
 
 from nsp.config_diff import differences, rule_differences
 from nsp.config_explain import explained
-from stream_apps.config import StreamConfig, parse, parse_document
-from stream_apps.config_changes import name_of, settings
+from stream_apps.config.changes import name_of, settings
+from stream_apps.config.document import StreamConfig, parse, parse_document
 from tests.unit.nsp.test_command import ROOT, nsp
 from tests.unit.nsp.test_rules_command import GOOD
 

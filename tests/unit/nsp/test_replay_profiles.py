@@ -11,7 +11,7 @@ from nsp.replay_profiles import LEARNED_GRACE_S, ProfileTrial, Trial
 from schemas.profile.canonical import to_record
 from schemas.profile.document import parse_profiles
 from stream_apps.assembly import build_programs
-from stream_apps.config import StreamConfig
+from stream_apps.config.document import StreamConfig
 from stream_apps.correlate.pods import PodTable
 from stream_apps.replay.tally import Tally, Wanted
 from tests.support.batches import SECOND, Node, pod_record

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from stream_apps.assembly import build_names, build_responder
-from stream_apps.config import MAX_FILE_BYTES, StreamConfig, json_schema, json_schema_text, load, parse
+from stream_apps.config.document import (
+    MAX_FILE_BYTES,
+    StreamConfig,
+    json_schema,
+    json_schema_text,
+    load,
+    parse,
+)
 from stream_apps.detect.registry import RULE_IDS, build_detectors
 from stream_apps.errors import ConfigError
 from stream_apps.pipeline import Pipeline

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_apps.assembly import build_lineage_rules, build_programs
-from stream_apps.config import StreamConfig
+from stream_apps.config.document import StreamConfig
 from stream_apps.correlate.lineage import Descent, descents
 from stream_apps.correlate.view import BatchView
 from tests.support.batches import SECOND, Node, workload

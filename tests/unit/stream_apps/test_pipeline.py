@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from schemas.codec import decode_as, encode
-from stream_apps.config import StreamConfig
+from stream_apps.config.document import StreamConfig
 from stream_apps.errors import BatchError
 from stream_apps.pipeline import MAX_ERRORS, Pipeline
 from tests.support.batches import SECOND, Load, Node

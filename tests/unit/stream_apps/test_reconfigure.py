@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from schemas.codec import decode_as, encode
-from stream_apps.config import StreamConfig, parse
-from stream_apps.config_changes import changed, name_of, restart_needed, settings
+from stream_apps.config.changes import changed, name_of, restart_needed, settings
+from stream_apps.config.document import StreamConfig, parse
 from stream_apps.detect.observers import build_observers
 from stream_apps.detect.registry import build_detectors
 from stream_apps.detect.retune import retuned
@@ -26,7 +26,7 @@ from tests.support.stream import config as quiet_config
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stream_apps.config_basis import Section
+    from stream_apps.config.basis import Section
 
 SECOND = 1_000_000_000
 NOW = 1_790_000_000 * SECOND

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_apps.config import StreamConfig, json_schema
+from stream_apps.config.document import StreamConfig, json_schema
 from stream_apps.detect.bounded import Bounded
 from stream_apps.detect.networks import NOT_PUBLIC, Networks
 from stream_apps.detect.observers import OBSERVER_IDS, build_observers

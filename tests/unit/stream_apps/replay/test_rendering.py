@@ -7,7 +7,7 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
-from stream_apps.config import parse
+from stream_apps.config.document import parse
 from stream_apps.pipeline import Pipeline
 from stream_apps.replay.page import page
 from stream_apps.replay.report import Asked, Report, build

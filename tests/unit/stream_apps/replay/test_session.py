@@ -17,7 +17,7 @@ from tests.support.stream import config, whole_config
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stream_apps.config import StreamConfig
+    from stream_apps.config.document import StreamConfig
 
 ATTACKS = 3
 

@@ -11,7 +11,7 @@ import pytest
 
 from schemas.subject import ProcessSubject
 from stream_apps.assembly import build_policies, build_responder
-from stream_apps.config import parse
+from stream_apps.config.document import parse
 from stream_apps.correlate.pods import Pod, PodTable
 from stream_apps.errors import ConfigError
 from stream_apps.respond.desired import DesiredStates

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
-from stream_apps.config_file import fingerprint, load_all, rules_fingerprint
+from stream_apps.config.file import fingerprint, load_all, rules_fingerprint
 from stream_apps.pipeline import Pipeline
 from stream_apps.sigma.loading import files_of
 from stream_apps.streaming import config_reload
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from stream_apps.config_file import Loaded
+    from stream_apps.config.file import Loaded
 
 PATIENCE_S = 20.0
 

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from stream_apps.config_basis import RuleItem, Section
-from stream_apps.config_learn import Learn
-from stream_apps.config_problems import Mark, Marks, Place, Problem, marks_of, problem_of
-from stream_apps.config_sections import Correlate, Detect, Kafka, Service, Signing
+from stream_apps.config.basis import RuleItem, Section
+from stream_apps.config.learn import Learn
+from stream_apps.config.problems import Mark, Marks, Place, Problem, marks_of, problem_of
+from stream_apps.config.responses import Respond
+from stream_apps.config.sections import Correlate, Detect, Kafka, Service, Signing
 from stream_apps.errors import ConfigError
-from stream_apps.response_sections import Respond
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from schemas.profile.values import domain_name
-from stream_apps.config_basis import Network, Section, Text, Texts
+from stream_apps.config.basis import Network, Section, Text, Texts
 
 
 def _wildcard(text: str) -> str:

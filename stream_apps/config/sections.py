@@ -12,10 +12,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stream_apps.config_basis import Address, Network, RuleItem, Section, Text, Texts
-from stream_apps.config_sigma import SigmaItem
+from stream_apps.config.basis import Address, Network, RuleItem, Section, Text, Texts
+from stream_apps.config.detectors import StatefulDetect
+from stream_apps.config.sigma import SigmaItem
 from stream_apps.correlate import programs
-from stream_apps.detector_sections import StatefulDetect
 
 
 class Kafka(Section):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The configuration of the detectors that remember, with what each field means and where its default is from.
 
-Part of :class:`stream_apps.config_sections.Detect`. The descriptions are the documentation, as there.
+Part of :class:`stream_apps.config.sections.Detect`. The descriptions are the documentation, as there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stream_apps.config_basis import Network, RuleItem, Section, Texts
+from stream_apps.config.basis import Network, RuleItem, Section, Texts
 from stream_apps.detect import (
     beacon,
     bind_shell,

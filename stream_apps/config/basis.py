@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the sections of the stream apps' configuration are made of: texts, addresses, and what each rule has.
 
-Input and output: none of its own; :mod:`stream_apps.config_sections` and
-:mod:`stream_apps.detector_sections` build on it.
+Input and output: none of its own; :mod:`stream_apps.config.sections` and
+:mod:`stream_apps.config.detectors` build on it.
 """
 
 from __future__ import annotations

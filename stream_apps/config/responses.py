@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
-from stream_apps.config_basis import Network, Section, Text, Texts
+from stream_apps.config.basis import Network, Section, Text, Texts
 from stream_apps.detect.rule import Severity
 from stream_apps.respond.threat import ActionName
 

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stream_apps.config import load_document
-from stream_apps.config_problems import Problem
+from stream_apps.config.document import load_document
+from stream_apps.config.problems import Problem
 from stream_apps.errors import ConfigError
 from stream_apps.sigma.loading import files_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stream_apps.config import Document, StreamConfig
+    from stream_apps.config.document import Document, StreamConfig
 
 Print = tuple[object, ...]
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
-    from stream_apps.config import StreamConfig
-    from stream_apps.config_problems import Place
+    from stream_apps.config.document import StreamConfig
+    from stream_apps.config.problems import Place
 
 # Connections, keys and ports are opened once. Learning reads its topic at start and sizes what it keeps by
 # its bounds. Logs are set up once.

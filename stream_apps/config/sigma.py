@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The configuration of Sigma rules, with what each field means.
 
-Part of :class:`stream_apps.config_sections.Detect`. The descriptions are the documentation, as there. What is
+Part of :class:`stream_apps.config.sections.Detect`. The descriptions are the documentation, as there. What is
 done about an alert of a rule is said where it is said for all: by patterns of rule ids, ``sigma.<UUID>``.
 """
 
@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 from pydantic import Field, StringConstraints
 
-from stream_apps.config_basis import ExclusionItem, Section, Text, Texts
+from stream_apps.config.basis import ExclusionItem, Section, Text, Texts
 from stream_apps.detect.rule import Severity
 
 # A value is put into a rule as many times as there are combinations; pySigma stops at 200.
