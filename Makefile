@@ -30,11 +30,11 @@ playground: ## A whole installation to try rules and commands on, until Ctrl-C (
 test: check ## Checks, then every test this machine can run; skipped ones with their reason
 	@tools/setup test
 	@mkdir -p build
-	@$(PY) -m pytest --ignore=tests/chaos --numprocesses=2 --dist=loadgroup
+	@$(PY) -m pytest -m "not chaos" --numprocesses=2 --dist=loadgroup
 
-chaos: ## Kill -9 sensor, stream app and broker in the middle of an attack (as root; two minutes)
+chaos: ## Kill -9 sensor, stream app and broker in the middle of an attack, a canary, learning (as root; five minutes)
 	@tools/setup test
-	@$(PY) -m pytest tests/chaos
+	@$(PY) -m pytest -m chaos
 
 fuzz: ## A million mutated DNS, HTTP, TLS and ARP packets each, against the loaded programs (as root; 15 minutes)
 	@tools/setup test

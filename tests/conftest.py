@@ -40,6 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("kernel")
         if folder in KAFKA_FOLDERS:
             item.add_marker("kafka")
+        if folder == "chaos":
+            item.add_marker("chaos")
         if folder in ONE_WORKER:
             item.add_marker(pytest.mark.xdist_group(ONE_WORKER[folder]))
     kernel_reason = _kernel_refusal() if any(item.get_closest_marker("kernel") for item in items) else None

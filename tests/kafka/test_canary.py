@@ -79,6 +79,7 @@ def hours(began_ns: int, stopped: str) -> list[dict[str, Any]]:
     return batches
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize(("stopped", "expected"), [("", "passed"), ("203.0.113.5", "held")])
 def test_a_trial_outlives_a_kill_and_comes_to_its_end(
     fresh_kafka: KafkaBroker, tmp_path: Path, stopped: str, expected: str

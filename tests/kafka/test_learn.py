@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from schemas.codec import decode_as, encode
 from schemas.signing import SigningKey
 from stream_apps.assembly import shard_limits
@@ -91,6 +93,7 @@ def nsp(bootstrap: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.chaos
 def test_what_apps_learn_survives_kills_and_moves_and_becomes_a_profile(
     fresh_kafka: KafkaBroker, tmp_path: Path
 ) -> None:

@@ -156,7 +156,10 @@ def test_garbage_is_kept_with_its_place_and_the_next_batch_is_processed(
     assert sum(committed(broker.bootstrap, GROUP, EVENTS.name).values()) == len(garbage) + 1
 
 
-@pytest.mark.parametrize("instance", [None, "stream-0"], ids=["member", "static-member"])
+@pytest.mark.parametrize(
+    "instance",
+    [pytest.param(None, id="member"), pytest.param("stream-0", id="static-member", marks=pytest.mark.chaos)],
+)
 def test_kill_9_loses_nothing_below_the_committed_offset(
     broker: KafkaBroker, stream_app: Callable[..., StreamProcess], instance: str | None
 ) -> None:
