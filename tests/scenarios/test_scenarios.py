@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.scenarios.catalogue import ATTACKS, BENIGN, SCENARIOS, Scenario
+from tests.support.scenarios.attacks import ATTACKS
+from tests.support.scenarios.benign import BENIGN
+from tests.support.scenarios.catalogue import SCENARIOS
 from tests.support.scenarios.judge import alerts_of, rules_of
 from tests.support.scenarios.mutations import in_time
 from tests.support.scenarios.stage import Stage
 
 if TYPE_CHECKING:
     from tests.support.scenarios.recording import Recording
+    from tests.support.scenarios.scenario import Scenario
 
 pytestmark = pytest.mark.timeout(300)  # the first test waits for all scenarios
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stream_apps.config.document import parse
 from stream_apps.correlate.pods import PodTable
 from stream_apps.pipeline import Pipeline
-from tests.support.scenarios.catalogue import DNS, INSIDE, PEER
+from tests.support.scenarios.world import DNS, INSIDE, PEER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tests.support.scenarios.catalogue import Scenario
+    from tests.support.scenarios.scenario import Scenario
 
 Record = dict[str, Any]
 

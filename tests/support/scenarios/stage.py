@@ -9,7 +9,6 @@ few scenarios run at a time, and the sensor is ended in peace, so that every eve
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -22,45 +21,44 @@ from demo.cgroups import Cgroups, pod_identity
 from demo.network import Network, run_command
 from demo.processes import WORKLOAD_ENVIRONMENT, launch_command
 from tests.support.kernel_lab import make_pin_directory, remove_pins
-from tests.support.scenarios.catalogue import (
+from tests.support.scenarios.recording import Recording, cut_out
+from tests.support.scenarios.services import (
+    ACTORS,
+    KINDS,
+    PYTHON,
+    Services,
+    UnableError,
+    found,
+    is_up,
+    requests,
+)
+from tests.support.scenarios.world import (
     DNS,
     INSIDE,
+    OUTSIDE,
     OUTSIDE_PORTS,
     PEER,
     PEER_PORTS,
     WORLD,
     ZONE,
-)  # fmt: skip
-from tests.support.scenarios.recording import Recording, cut_out
+)
 from tests.support.sensor_process import Reader, SensorProcess, embedded_broker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tests.support.scenarios.catalogue import Scenario
+    from tests.support.scenarios.scenario import Scenario
 
-ACTORS: Final = Path(__file__).parent / "actors"
 DNS_SERVER: Final = Path(__file__).parents[3] / "demo" / "workloads" / "dns_server.py"
 # What is downloaded and run: a copy of a program that connects.
 PROGRAM: Final = "/usr/bin/nc"
-HOSTS: Final = {"inside": INSIDE, "peer": PEER, "dns": DNS, "outside": "10.77.0.66"}
+HOSTS: Final = {"inside": INSIDE, "peer": PEER, "dns": DNS, "outside": OUTSIDE}
 AT_ONCE: Final = 4
 START_S: Final = 20.0
 SCRIPT_S: Final = 40.0
 # Longer than judge.CONFIGURATION's start_grace_s.
 GRACE_S: Final = 1.5
 FIRST_PORT: Final = 8100
-_LANGUAGES: Final = {
-    "python": ["/usr/bin/python3", str(ACTORS / "service.py")],
-    "java": ["java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", str(ACTORS / "Service.java")],
-    "node": ["node", str(ACTORS / "service.js")],
-    "perl": ["perl", str(ACTORS / "service.pl")],
-    "php": ["php", "-S"],
-}  # fmt: skip
-
-
-class UnableError(Exception):
-    """A scenario cannot be run here; says why."""
 
 
 class Stage:
@@ -82,6 +80,8 @@ class Stage:
             self._cgroups = stack.enter_context(Cgroups(self._run))
             self._resolver = self._directory / "resolv.conf"
             self._resolver.write_text(f"nameserver {DNS}\noptions timeout:1 attempts:2\n")
+            self._services = Services()
+            stack.callback(self._services.remove)
             self._stack = stack.pop_all()
         self._wire()
         return self
@@ -130,12 +130,24 @@ class Stage:
             run_command("ip", "-n", outside.namespace, "address", "add", f"{address}/32", "dev", "eth0")
         run_command("ip", "-n", inside.namespace, "route", "add", "default", "via", outside.address)
         zone = [f"{name}={address}" for name, address in ZONE.items()]
-        self._serve("dns", "/usr/bin/python3", str(DNS_SERVER), DNS, *zone)
+        self._serve("dns", PYTHON, str(DNS_SERVER), DNS, *zone)
+        certificate = self._certificate()
         for host, ports in (("outside", OUTSIDE_PORTS), ("peer", PEER_PORTS)):
-            actor = str(ACTORS / "outside.py")
-            process = self._serve(host, "/usr/bin/python3", actor, PROGRAM, *map(str, ports))
+            program = [PYTHON, str(ACTORS / "outside.py"), PROGRAM, certificate]
+            process = self._serve(host, *program, *map(str, ports))
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
+
+    def _certificate(self) -> str:
+        """What an attacker shows who wants TLS."""
+        pem = str(self._directory / "outside.pem")
+        run_command(
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+            "-days", "2", "-subj", "/CN=outside", "-keyout", pem, "-out", f"{pem}.crt",
+        )  # fmt: skip
+        with Path(pem).open("a") as file:
+            file.write(Path(f"{pem}.crt").read_text())
+        return pem
 
     def _serve(self, host: str, *program: str) -> subprocess.Popen[str]:
         return self._start(host, self._cgroups.outside, program)
@@ -152,8 +164,7 @@ class Stage:
     def _prepare(self, scenario: Scenario, port: int) -> Path:
         """The workload's cgroup; its service runs."""
         for program in scenario.needs:
-            if not shutil.which(program, path=WORKLOAD_ENVIRONMENT["PATH"]):
-                raise UnableError(f"{program} is not installed")
+            found(program)
         kind, _, rest = scenario.via.partition(" ")
         if kind == "unit":
             home = self._cgroups.root / "system.slice" / rest
@@ -166,29 +177,20 @@ class Stage:
         return home
 
     def _start_service(self, language: str, home: Path, port: int) -> None:
-        program = _LANGUAGES[language]
-        if not shutil.which(program[0], path=WORKLOAD_ENVIRONMENT["PATH"]):
-            raise UnableError(f"{program[0]} is not installed")
-        if language == "java" and not _compiles_java():
-            raise UnableError("a Java compiler is not installed")
-        place = [f"0.0.0.0:{port}", str(ACTORS / "service.php")] if language == "php" else [str(port)]
-        process = self._start("inside", home, [*program, *place])
+        process = self._start("inside", home, self._services.command(language, port))
         deadline = time.monotonic() + START_S
-        while not self._answers(port):
+        while self._outside(*is_up(language, port)).returncode:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise UnableError(f"the {language} service did not start")
+                message = f"the {language} service did not start"
+                raise UnableError(message)
             time.sleep(0.05)
-
-    def _answers(self, port: int) -> bool:
-        address = f"http://{INSIDE}:{port}/"
-        return self._outside("curl", "-s", "-o", "/dev/null", "-m", "2", address).returncode == 0
 
     def _act(self, scenario: Scenario, home: Path, port: int) -> str:
         """Do it; what went wrong, if anything."""
         knock = None
         if scenario.knock:
-            words = scenario.knock.replace("{INSIDE}", INSIDE)
-            command = ["ip", "netns", "exec", self._network.hosts["outside"].namespace, "sh", "-c", words]
+            namespace = self._network.hosts["outside"].namespace
+            command = ["ip", "netns", "exec", namespace, "sh", "-c", scenario.knock]
             knock = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self._log)
         try:
             return self._run_script(scenario, home, port)
@@ -201,14 +203,9 @@ class Stage:
     def _run_script(self, scenario: Scenario, home: Path, port: int) -> str:
         kind, _, rest = scenario.via.partition(" ")
         script = scenario.script.replace("{PORT}", str(port))
-        if kind in _LANGUAGES:
-            url = f"http://{INSIDE}:{port}/{rest or 'run'}"
-            if rest == "work":
-                done = self._outside("curl", "-s", f"{url}?{script}")
-            else:
-                key = "u" if rest == "fetch" else "c"
-                done = self._outside("curl", "-s", "-G", "--data-urlencode", f"{key}={script}", url)
-            return f"the service did not answer: {done.returncode}" if done.returncode else ""
+        if kind in KINDS:
+            failed = [self._outside(*each).returncode for each in requests(kind, rest, script, port)]
+            return f"the service did not answer: {failed}" if kind != "postgres" and any(failed) else ""
         process = self._start("inside", home, ["/bin/sh", "-c", script])
         process.communicate(timeout=SCRIPT_S)
         return ""
@@ -218,12 +215,6 @@ class Stage:
         return subprocess.run(
             ["ip", "netns", "exec", namespace, *command], capture_output=True, timeout=SCRIPT_S, check=False
         )
-
-
-def _compiles_java() -> bool:
-    """A runtime without the compiler cannot start a program from its source."""
-    modules = subprocess.run(["java", "--list-modules"], capture_output=True, text=True, check=False)
-    return "jdk.compiler" in modules.stdout
 
 
 def _end(process: subprocess.Popen[str]) -> None:

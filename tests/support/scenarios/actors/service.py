@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A service with a hole: ``/run?c=COMMAND`` is what an exploit gives, all else is its work.
 
-``/fetch?u=URL`` fetches by itself, ``/report`` starts a shell that stays at home.
+``/fetch?u=URL`` fetches by itself, ``/workers?u=URL`` has it fetched by a worker process, ``/report`` starts a
+shell that stays at home.
 Usage: service.py PORT
 """
 
+import multiprocessing
 import subprocess
 import sys
 import urllib.request
@@ -25,6 +27,13 @@ def run(command: str) -> bytes:
     return done.stdout
 
 
+def fetch(url: str) -> bytes:
+    """A page."""
+    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - its owner's
+        body: bytes = answer.read()
+    return body
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers GET."""
 
@@ -37,8 +46,10 @@ class Handler(BaseHTTPRequestHandler):
         elif url.path == "/report":
             body = run("date +%F; uname -a | grep -c Linux")
         elif url.path == "/fetch":
-            with urllib.request.urlopen(query["u"][0], timeout=5) as answer:  # noqa: S310 - its owner's
-                body = answer.read()
+            body = fetch(query["u"][0])
+        elif url.path == "/workers":
+            with multiprocessing.get_context("spawn").Pool(2) as workers:
+                body = b"".join(workers.map(fetch, query["u"] * 4))
         else:
             body = b"well\n"
         self.send_response(200)
