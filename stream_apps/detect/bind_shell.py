@@ -2,9 +2,9 @@
 """``nsp.bind-shell``: somebody connects to this machine, and gets a shell.
 
 Input: accepted connections, and shells that begin. Told when an interactive shell (no command, no script,
-its input a pipe, a terminal or a socket that is no connection itself) begins right after its parent, or that
-one's parent, accepted a connection from elsewhere. A shell whose input *is* the connection is
-``nsp.reverse-shell``'s, whichever side opened it, and not told again here.
+its input a pipe that no script filled, a terminal or a socket that is no connection itself) begins right
+after its parent, or that one's parent, accepted a connection from elsewhere. A shell whose input *is* the
+connection is ``nsp.reverse-shell``'s, whichever side opened it, and not told again here.
 
 What hands out shells by design (login services, container runtimes, web terminals) is excluded by launcher. A
 listening relay is told too, where it listens for others than its own workload below a service: nobody starts
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stream_apps.detect.exclusions import Exclusion
     from stream_apps.detect.observer import Handler
     from stream_apps.detect.rule import Severity
+    from stream_apps.detect.scene import Scene
 
 RULE: Final = Rule(
     id="nsp.bind-shell",
@@ -97,6 +98,8 @@ class BindShell(Observer):
         view = frame.scene.view
         if view.roles[index] != "shell" or not _is_interactive(view.processes[index]):
             return None
+        if _is_in_pipeline(frame.scene, index):
+            return None
         above = index
         for _ in range(_GENERATIONS + 1):
             found = self._accepted.peek(frame.owners[above])
@@ -124,6 +127,15 @@ class BindShell(Observer):
             return None
         where = endpoint(event["local_address"], event["local_port"])
         return Sighting(self.capped("HIGH"), f"listen on {where}", f"listens on {where}", weight=1)
+
+
+def _is_in_pipeline(scene: Scene, index: int) -> bool:
+    """Whether a script pipes something into a shell: ``curl ... | sh``, which is another rule's."""
+    view = scene.view
+    image, launcher = view.processes[index], view.launcher(index)
+    if image["stdio"][0] != "PIPE" or "-i" in image["argv"] or view.roles[launcher] != "shell":
+        return False
+    return not _is_interactive(view.processes[launcher])
 
 
 def _is_interactive(image: Mapping[str, Any]) -> bool:

@@ -7,8 +7,8 @@ What is judged, strongest first:
   attack itself, whatever the command line says: CRITICAL for a shell, HIGH for an interpreter.
 - *relay*: ``nc``, ``telnet``, ``openssl`` and the like with pipes on both ends, beside a shell with pipes on
   both ends started by the same process, goes out: the FIFO trick. HIGH.
-- *words and deed*: a command line of :mod:`stream_apps.detect.shell_patterns`, and that process connects,
-  listens or sends. HIGH.
+- *words and deed*: a command line of :mod:`stream_apps.detect.shell_patterns`, and that process, or a relay
+  with pipes on both ends that it started, connects, listens or sends. HIGH.
 - an interactive shell (``-i``) on a pipe, a program to which a shell has given a socket as stdin, or *words*
   alone, when the process that was given them ends without the deed: MEDIUM. These have innocent
   explanations, so by default nothing is cut for them.
@@ -197,12 +197,9 @@ def _socket_mark(scene: Scene, index: int) -> _Mark | None:
 
 
 def _relay_mark(scene: Scene, index: int) -> _Mark | None:
+    if not _joins_pipes(scene, index):
+        return None
     view = scene.view
-    image = view.processes[index]
-    if view.roles[index] != "relay" or image["stdio"][:2] != _BOTH_PIPES:
-        return None
-    if program_name(image["executable"]).partition(".")[0] not in _RELAY_NAMES | {"busybox", "toybox"}:
-        return None
     launcher = view.launcher(index)
     for other, role in enumerate(view.roles):
         if (
@@ -238,9 +235,13 @@ def _hint_mark(scene: Scene, index: int) -> _Mark | None:
 
 
 def _nearest(scene: Scene, index: int, own: Mapping[int, _Mark]) -> _Mark | None:
-    """The strongest mark at or above an image in its workload, with the topmost marked image as root."""
+    """The strongest mark at or above an image in its workload, with the topmost marked image as root.
+
+    Words above do not hide what an image shows itself: whoever started it may be a script.
+    """
     view = scene.view
-    best: _Mark | None = None
+    best: _Mark | None = own.get(index)
+    shown_itself = best is not None
     root = 0
     seen: set[int] = set()
     while index and index not in seen:
@@ -248,7 +249,8 @@ def _nearest(scene: Scene, index: int, own: Mapping[int, _Mark]) -> _Mark | None
         mark = own.get(index)
         if mark is not None:
             root = index
-            if best is None or _STRENGTH[mark.trait] > _STRENGTH[best.trait]:
+            stronger = best is None or _STRENGTH[mark.trait] > _STRENGTH[best.trait]
+            if stronger and not (shown_itself and mark.trait == "words"):
                 best = mark
         index = view.parent_within(index)
     return replace(best, root=root) if best else None
@@ -268,11 +270,24 @@ def _tells_by_itself(scene: Scene, suspect: Suspect, kind: str) -> bool:
 
 
 def _runs_it(scene: Scene, suspect: Suspect) -> bool:
-    """Whether the actor runs the very command line, rather than having been started by who does."""
+    """Whether the actor runs the very command line, rather than having been started by who does.
+
+    A relay between pipes is what such a command line starts: the shell beside it, whose pipes it joins, is
+    not in every batch.
+    """
     view = scene.view
     actor, source = view.processes[suspect.actor], view.processes[suspect.tool]
     same: bool = suspect.actor == suspect.tool or actor["argv"] == source["argv"]
-    return same
+    return same or _joins_pipes(scene, suspect.actor)
+
+
+def _joins_pipes(scene: Scene, index: int) -> bool:
+    """Whether an image is a relay with pipes on both ends."""
+    view = scene.view
+    image = view.processes[index]
+    if view.roles[index] != "relay" or image["stdio"][:2] != _BOTH_PIPES:
+        return False
+    return program_name(image["executable"]).partition(".")[0] in _RELAY_NAMES | {"busybox", "toybox"}
 
 
 def _started_by_shell(scene: Scene, index: int) -> bool:

@@ -36,6 +36,7 @@ class BeaconScore:
         size: How even the sizes are.
         histogram: How even the window is filled.
         duration: How long it goes on.
+        narrow: How narrowly the gaps lie around their median, the half of ``timing`` without symmetry.
         period_s: The median gap.
     """
 
@@ -43,6 +44,7 @@ class BeaconScore:
     size: float
     histogram: float
     duration: float
+    narrow: float
     period_s: int
 
     @property
@@ -70,6 +72,7 @@ def beacon_score(times_s: Sequence[int], sizes: Sequence[int], window: tuple[int
         size=evenness(sizes, small=0.0) if sizes else 0.0,
         histogram=max(flatness(bars), bimodal_fit(bars)),
         duration=duration(bars, span),
+        narrow=narrowness(sorted(gaps), small=1.0),
         period_s=_rank(sorted(gaps), 0.5),
     )
 
@@ -81,9 +84,14 @@ def evenness(values: Sequence[int], small: float) -> float:
     skew = 0.0
     if high - low >= _MIN_RANGE and middle not in (low, high):
         skew = (low + high - 2 * middle) / (high - low)
+    return (1 - abs(skew) + narrowness(ordered, small)) / 2
+
+
+def narrowness(ordered: Sequence[int], small: float) -> float:
+    """One less the median deviation from the median, as a share of that; ``small`` if that is below 1."""
+    middle = _rank(ordered, 0.5)
     deviation = _rank(sorted(abs(each - middle) for each in ordered), 0.5)
-    narrow = small if middle < 1 else max(0.0, (middle - deviation) / middle)
-    return (1 - abs(skew) + narrow) / 2
+    return small if middle < 1 else max(0.0, (middle - deviation) / middle)
 
 
 def histogram(times_s: Sequence[int], window: tuple[int, int]) -> list[int]:

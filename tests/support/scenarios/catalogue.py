@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tests.support.scenarios.attacks import ATTACKS
 from tests.support.scenarios.benign import BENIGN
-from tests.support.scenarios.scenario import Scenario
+
+if TYPE_CHECKING:
+    from tests.support.scenarios.scenario import Scenario
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (*ATTACKS, *BENIGN)

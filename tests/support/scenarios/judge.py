@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
     from tests.support.scenarios.recording import Record, Recording
 
-# Services of the scenarios are exploited seconds after their start, which is when entry points work.
+# Services of the scenarios are exploited seconds after their start, which is when entry points work. Learned is
+# what one replica does in two days, so what is done only at its start weighs more than in a cluster.
 CONFIGURATION: Final = f"""
 correlate: {{start_grace_s: 1, names: {{trusted_resolvers: ["{DNS}/32"]}}}}
+learn: {{gate: {{min_pods: 1, min_coverage: 0.8, max_disagreement: 0.3}}}}
 """
 _PEER_UID: Final = "5b1f0c52-7a0e-4c57-8a59-3d0c5be8f1aa"
 
@@ -38,6 +40,10 @@ def judge(batches: Sequence[Record], workload_id: str) -> list[Record]:
         outcome = pipeline.process(batch, batch["clock"]["wall_ns"])
         assert outcome.errors == [], outcome.errors
         found += outcome.alerts
+        if (
+            pipeline.learner is not None
+        ):  # what a stream app publishes meanwhile; a workload becomes stable by it
+            list(pipeline.learner.due(batch["clock"]["wall_ns"]))
     return found
 
 

@@ -3,8 +3,8 @@
 
 ``script`` is run by ``sh``, where ``via`` says: by the hole of a service (``python``, ``java``, ``node``,
 ``php``, ``perl``, ``cgi``, ``postgres``), as a container's own program (``entry``), by somebody who executes
-into the pod of a service (``probe``), or as a service of the host (``unit NAME``). A service may also be asked
-for a piece of its own work (``python fetch``). ``{PORT}`` is the service's port.
+into the pod of a service (``probe``), or as a service of the host (``unit NAME``). A service may also be
+asked for a piece of its own work (``python fetch``). ``{PORT}`` is the service's port.
 """
 
 from __future__ import annotations

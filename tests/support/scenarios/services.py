@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The services of the scenarios: how each is started, whether it is up, and how its hole or its work is reached.
+"""The services of the scenarios: how each is started, whether it is up, how its hole or its work is reached.
 
 Input: a service's kind and port. Output: the commands, some of which are run inside, some outside. Failure:
 :class:`UnableError` where a kind cannot run on this machine.

