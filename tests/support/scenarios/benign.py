@@ -59,14 +59,14 @@ _SERVE = (
 _ALL_TWICE = (
     "import socket,time\n"
     "def answers(p):\n"
-    "  try: socket.create_connection(('{0}',p),1).close()\n"
+    f"  try: socket.create_connection(('{OUTSIDE}',p),1).close()\n"
     "  except OSError: return False\n"
     "  return True\n"
     "for wanted in (True,False):\n"
     "  until=time.monotonic()+15\n"
     "  while answers(9219)!=wanted and time.monotonic()<until: time.sleep(0.1)\n"
     "  for p in range(9200,9220): answers(p)"
-).format(OUTSIDE)
+)
 _LATER = (
     "import socket,time\n"
     f"a=socket.gethostbyname('{PARTNER}'); time.sleep(1); socket.create_connection((a,443)).close()"
