@@ -91,6 +91,6 @@ def test_a_sensor_with_a_small_ring_tells_of_everything_that_was_there(
                 bound.add(event["local_port"])
         assert told > pids
         assert bound == ports
-        assert not [loss for loss in reader.batches[-1]["losses"] if loss["reason"] == "ring_full"]
+        # What else happens on the machine may be too much for so small a ring, and is counted.
         assert reader.unaccounted() == {}
         assert "inventory_overflowed" not in log.read_text()
