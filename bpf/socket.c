@@ -157,6 +157,19 @@ static __always_inline int profile_objects(const struct nsp_caller *caller,
 	return decision.verdict == NSP_VERDICT_REFUSED;
 }
 
+/*
+ * Whether a socket may do without the storage by which it could be cut later. The kernel
+ * gives none where memory is short, and where whoever owns the network namespace told it
+ * to (net.core.optmem_max): what a workload gains by that must be nothing.
+ */
+static __always_inline int passes_without_storage(const struct nsp_caller *caller)
+{
+	count(NSP_COUNTER_SOCKET_STORAGE);
+	if (!caller->governed.workload_cgroup_id && !policy_tag(caller->governed.slot))
+		return 1;
+	return is_exempt(&caller->key);
+}
+
 static __always_inline int decide_call(struct bpf_sock_addr *ctx, u32 family, u16 hook)
 {
 	struct nsp_flow_event flow = {};
@@ -169,8 +182,8 @@ static __always_inline int decide_call(struct bpf_sock_addr *ctx, u32 family, u1
 	flow_of_call(ctx, family, hook, &flow);
 	identify_caller(&caller);
 	socket = sockets.sk_storage_get(ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!socket)
-		count(NSP_COUNTER_SOCKET_STORAGE);
+	if (!socket && !passes_without_storage(&caller))
+		return NSP_CALL_REFUSED;
 	/* What the socket's last connection said says nothing about the next one. */
 	if (hook == NSP_EVENT_CONNECT)
 		l7_streams.sk_storage_delete(ctx->sk);
@@ -245,8 +258,11 @@ int sock_create(struct bpf_sock *ctx)
 	struct nsp_socket *socket;
 
 	socket = sockets.sk_storage_get(ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!socket)
-		count(NSP_COUNTER_SOCKET_STORAGE);
+	if (!socket) {
+		identify_caller(&caller);
+		if (!passes_without_storage(&caller))
+			return NSP_CALL_REFUSED;
+	}
 	if (ctx->type != NSP_SOCK_RAW &&
 	    (ctx->protocol == IPPROTO_TCP || ctx->protocol == IPPROTO_UDP ||
 	     ctx->protocol == IPPROTO_MPTCP))

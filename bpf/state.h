@@ -388,7 +388,7 @@ enum nsp_counter {
 	NSP_COUNTER_SCRATCH_MISSING = 1, /* per-CPU scratch lookup failed: an event is lost */
 	NSP_COUNTER_PROCESS_MAP_FULL = 2,
 	NSP_COUNTER_WORKLOAD_MAP_FULL = 3,
-	NSP_COUNTER_SOCKET_STORAGE = 4, /* sk_storage_get failed: an owner is unknown */
+	NSP_COUNTER_SOCKET_STORAGE = 4, /* sk_storage_get failed: a workload's call is refused */
 	NSP_COUNTER_OWNER_UNKNOWN = 5, /* a packet or TCP state change without an owner */
 	NSP_COUNTER_PROCESS_UNKNOWN = 6, /* a process the maps did not know: filled from the task */
 	NSP_COUNTER_READ_FAILED = 7, /* probe_read of kernel or user memory failed */

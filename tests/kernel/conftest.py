@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sensor.kernel import Kernel, KernelOptions
+from tests.support.host_lab import host_cgroups
 from tests.support.kernel_lab import Cgroup, make_cgroup, make_pin_directory, remove_leftovers, remove_pins
 from tests.support.kernel_watch import Actor, Watch, watching
 
@@ -81,6 +82,13 @@ def watch() -> Iterator[Watch]:
     """A kernel part for a whole module: what its tests see is told apart by process."""
     with watching() as started:
         yield started
+
+
+@pytest.fixture
+def slices(watch: Watch) -> Iterator[None]:
+    """Cgroups as a host with systemd has them."""
+    with host_cgroups(watch):
+        yield
 
 
 @pytest.fixture

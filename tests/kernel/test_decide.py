@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.addresses import to_mapped
@@ -39,6 +39,7 @@ from tests.support.profiles import (
     networks,
     process,
     profile,
+    random_policies,
     rules,
 )
 
@@ -50,10 +51,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kernel
 
-# Random policies, each with FLOWS flows; NSP_RANDOM_POLICIES=2000 for a long run.
-# The answer names what differs; smaller policies would take minutes to find.
-WITHOUT_SHRINKING = (Phase.explicit, Phase.generate)
-POLICIES = int(os.environ.get("NSP_RANDOM_POLICIES", "120"))
+# Random policies, each with FLOWS flows.
+POLICIES = 120
 FLOWS = 20
 RESOLVER = "10.0.0.2"
 SLOT = 900
@@ -164,13 +163,7 @@ def unions() -> st.SearchStrategy[list[dict[str, Any]]]:
     return st.integers(1, 3).flatmap(lambda most: st.tuples(*map(records, range(most))).map(list))
 
 
-@settings(
-    max_examples=POLICIES,
-    deadline=None,
-    derandomize=True,
-    phases=WITHOUT_SHRINKING,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@random_policies(POLICIES)
 @given(
     unions(),
     st.lists(cases(), min_size=FLOWS, max_size=FLOWS, unique=True),

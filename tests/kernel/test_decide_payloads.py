@@ -6,12 +6,11 @@ Random profiles, several of them on one workload, and random payloads on real co
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.addresses import to_mapped
@@ -20,7 +19,17 @@ from sensor.policy.decide import Flow, Payload
 from tests.support.decision_lab import DecisionLab
 from tests.support.kernel_lab import Cgroup
 from tests.support.payload_lab import HERE, Talker, client_hello, with_extension
-from tests.support.profiles import NAME_RULES, NAMES, TCP, application, lists, network, profile, rules
+from tests.support.profiles import (
+    NAME_RULES,
+    NAMES,
+    TCP,
+    application,
+    lists,
+    network,
+    profile,
+    random_policies,
+    rules,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,10 +38,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kernel
 
-# Random policies, each with SAID payloads; NSP_RANDOM_POLICIES=2000 for a long run.
-# The answer names what differs; smaller policies would take minutes to find.
-WITHOUT_SHRINKING = (Phase.explicit, Phase.generate)
-POLICIES: Final = int(os.environ.get("NSP_RANDOM_POLICIES", "200"))
+# Random policies, each with SAID payloads.
+POLICIES: Final = 200
 SAID: Final = 25
 SLOT: Final = 901
 ENCRYPTED_HELLO: Final = 0xFE0D
@@ -188,13 +195,7 @@ def lab(watch: Watch) -> Iterator[tuple[DecisionLab, Talker]]:
     pod.remove()
 
 
-@settings(
-    max_examples=POLICIES,
-    deadline=None,
-    derandomize=True,
-    phases=WITHOUT_SHRINKING,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@random_policies(POLICIES)
 @given(unions(), st.lists(payloads(), min_size=SAID, max_size=SAID, unique=True), st.none() | NAMES)
 @example([ASKED_ONLY], HOST_ASKED, "www.example.com")
 @example([ASKED_ONLY], HOST_ASKED, "example.org")

@@ -7,12 +7,11 @@ one of the loopback among them where the loopback is free, and to other servers.
 
 from __future__ import annotations
 
-import os
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.addresses import to_mapped
@@ -22,7 +21,18 @@ from tests.support import dns_messages as dns
 from tests.support.decision_lab import DecisionLab
 from tests.support.dns_messages import message
 from tests.support.name_lab import RESOLVER, RESOLVER_6, STRANGER, NameLab, framed, name_lab
-from tests.support.profiles import NAME_RULES, NAMES, TCP, UDP, application, lists, network, profile, rules
+from tests.support.profiles import (
+    NAME_RULES,
+    NAMES,
+    TCP,
+    UDP,
+    application,
+    lists,
+    network,
+    profile,
+    random_policies,
+    rules,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,10 +42,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kernel
 
-# Random policies, each with ASKED questions; NSP_RANDOM_POLICIES=2000 for a long run.
-# The answer names what differs; smaller policies would take minutes to find.
-WITHOUT_SHRINKING = (Phase.explicit, Phase.generate)
-POLICIES: Final = int(os.environ.get("NSP_RANDOM_POLICIES", "60"))
+# Random policies, each with ASKED questions.
+POLICIES: Final = 60
 ASKED: Final = 15
 WIDE: Final = ".".join(["w" * 63] * 3)
 # As long as rules take, and one byte longer; labels whose length is a character of names too.
@@ -113,13 +121,7 @@ def lab(watch: Watch) -> Iterator[tuple[NameLab, DecisionLab]]:
         yield started, DecisionLab(watch, started.pod, started.slot)
 
 
-@settings(
-    max_examples=POLICIES,
-    deadline=None,
-    derandomize=True,
-    phases=WITHOUT_SHRINKING,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@random_policies(POLICIES)
 @given(unions(), st.lists(cases(), min_size=ASKED, max_size=ASKED, unique=True))
 def test_the_kernel_judges_questions_as_explain_does(
     lab: tuple[NameLab, DecisionLab], several: list[dict[str, Any]], asked: list[Case]

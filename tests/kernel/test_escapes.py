@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,36 @@ def test_a_socket_without_option_memory_left_is_cut_like_any_other(
     cut(watch, shell)
     assert ask_shell(service, "send", "flow", "out") == "EPERM"
     assert peer.tell("recv", "sink") == "ETIMEDOUT"
+
+
+def deny_option_memory(tgid: int) -> None:
+    """To a whole network namespace, as whoever owns it may."""
+    deny = "test -e /proc/sys/net/core/optmem_max && echo 0 > /proc/sys/net/core/optmem_max"
+    if subprocess.run(["nsenter", f"--net=/proc/{tgid}/ns/net", "sh", "-c", deny], check=False).returncode:
+        pytest.skip("before Linux 6.8 the limit is the machine's, which no workload may change")
+
+
+@pytest.mark.parametrize(
+    ("kind", "protocol"),
+    [(socket.SOCK_STREAM, 0), (socket.SOCK_DGRAM, 0), (socket.SOCK_RAW, socket.IPPROTO_ICMP)],
+)
+def test_a_network_without_option_memory_gives_a_workload_no_sockets_and_others_theirs(
+    watch: Watch, service: Actor, kind: int, protocol: int
+) -> None:
+    service.tell("own_network")
+    service.tell("socket", "before", socket.AF_INET, socket.SOCK_DGRAM)
+    deny_option_memory(service.tgid)
+    before = watch.kernel.counters()["socket_storage"]
+    assert service.tell("socket", "of the host", socket.AF_INET, kind, protocol) is None
+    watch.kernel.state.set_workload(watch.cgroup.id, watch.cgroup.id)
+    try:
+        assert service.tell("socket", "refused", socket.AF_INET, kind, protocol) == "EPERM"
+        if kind != socket.SOCK_RAW:  # which pass no hook but that of their creation
+            assert service.tell("connect", "of the host", "127.0.0.1", 9) == "EPERM"
+        assert service.tell("connect", "before", "127.0.0.1", 9) is None
+    finally:
+        watch.kernel.state.drop_workload(watch.cgroup.id)
+    assert watch.kernel.counters()["socket_storage"] > before
 
 
 def test_a_flow_accepted_from_the_services_listener_after_the_cut_is_found_and_the_listener_lives(

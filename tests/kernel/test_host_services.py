@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.host_lab import LISTED, Service, host_cgroups, host_profile
+from tests.support.host_lab import LISTED, Service, host_profile
 from tests.support.kernel_lab import Cgroup
 from tests.support.kernel_watch import Actor
 from tests.support.profile_node import Node, Pod
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.support.kernel_watch import Watch
 
 HERE, ELSEWHERE = "127.0.0.1", "192.0.2.1"
@@ -33,10 +31,7 @@ except PermissionError:
 """
 
 
-@pytest.fixture(autouse=True)
-def slices(watch: Watch) -> Iterator[None]:
-    with host_cgroups(watch):
-        yield
+pytestmark = pytest.mark.usefixtures("slices")
 
 
 def test_a_unit_is_held_to_its_profile_and_others_are_not(watch: Watch) -> None:

@@ -16,7 +16,7 @@ from schemas.addresses import to_mapped
 from sensor.kernel import Kernel
 from sensor.policy.safety import Broker, Protected, parse_break_glass
 from tests.support.dns_messages import QUERY, A, message, name, record
-from tests.support.host_lab import LISTED, Service, host_cgroups, host_profile
+from tests.support.host_lab import LISTED, Service, host_profile
 from tests.support.kernel_lab import Cgroup
 from tests.support.kernel_watch import Actor, Watch
 from tests.support.profile_lab import network
@@ -33,10 +33,7 @@ STREAM, DATAGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
 NOTHING: dict[str, Any] = {"default": network(), "mode": "ENFORCE"}
 
 
-@pytest.fixture(autouse=True)
-def slices(watch: Watch) -> Iterator[None]:
-    with host_cgroups(watch):
-        yield
+pytestmark = pytest.mark.usefixtures("slices")
 
 
 @pytest.fixture

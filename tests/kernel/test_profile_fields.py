@@ -15,7 +15,7 @@ import pytest
 
 from sensor.policy import layout
 from sensor.publish.layout import CONNECT
-from tests.support.host_lab import LISTED, Service, host_cgroups, host_profile
+from tests.support.host_lab import LISTED, Service, host_profile
 from tests.support.kernel_watch import Actor, Watch
 from tests.support.profile_lab import ANY_ADDRESS, UDP, network, traffic
 from tests.support.profile_node import Node
@@ -40,10 +40,7 @@ except PermissionError:
 """
 
 
-@pytest.fixture(autouse=True)
-def slices(watch: Watch) -> Iterator[None]:
-    with host_cgroups(watch):
-        yield
+pytestmark = pytest.mark.usefixtures("slices")
 
 
 @pytest.fixture

@@ -136,4 +136,5 @@ def test_connection_nobody_accepts_closes_from_syn_sent(watch: Watch, actor: Act
 def test_nothing_was_lost_on_the_way(watch: Watch) -> None:
     watch.events()
     lost = watch.counted()
-    assert lost.keys() <= {"owner_unknown"}, lost  # sockets of this machine that nobody owns
+    # Sockets of this machine that nobody owns, and its processes whose fork was not seen: read from the task.
+    assert lost.keys() <= {"owner_unknown", "process_unknown"}, lost

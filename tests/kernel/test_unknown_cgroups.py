@@ -6,21 +6,17 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 
 from sensor.policy import layout
 from sensor.policy.layout import SLOT_UNKNOWN
 from sensor.publish.layout import CONNECT
-from tests.support.host_lab import LISTED, Service, host_cgroups, host_profile
+from tests.support.host_lab import LISTED, Service, host_profile
 from tests.support.kernel_lab import Cgroup
 from tests.support.kernel_watch import Actor, Watch
 from tests.support.profile_lab import network, traffic
 from tests.support.profile_node import NODE, Node, Pod
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ELSEWHERE = "192.0.2.1"
 DATAGRAM = socket.SOCK_DGRAM
@@ -36,10 +32,7 @@ except PermissionError:
 """
 
 
-@pytest.fixture(autouse=True)
-def slices(watch: Watch) -> Iterator[None]:
-    with host_cgroups(watch):
-        yield
+pytestmark = pytest.mark.usefixtures("slices")
 
 
 def pod_profile(node: Node, *pods: str, name: str = "test") -> None:

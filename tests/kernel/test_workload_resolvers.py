@@ -47,9 +47,15 @@ class Root:
         self.file.write_text("")
         (self.proc / str(PID)).mkdir(parents=True)
         (self.proc / str(PID) / "root").symlink_to(self.path)
+        self._is_mounted = False  # Path.is_mount() says no of a file on the file system it lies on
 
     def mount(self) -> None:
         subprocess.run(["mount", "--bind", self.theirs, self.file], check=True)
+        self._is_mounted = True
+
+    def unmount(self) -> None:
+        if self._is_mounted:
+            subprocess.run(["umount", self.file], check=True)
 
     def began(self) -> int:
         """The workload begins now."""
@@ -64,8 +70,7 @@ class Root:
 def root(tmp_path: Path) -> Iterator[Root]:
     made = Root(tmp_path)
     yield made
-    if made.file.is_mount():
-        subprocess.run(["umount", made.file], check=True)
+    made.unmount()
 
 
 def test_the_runtimes_file_is_believed_but_for_the_loopback(root: Root) -> None:

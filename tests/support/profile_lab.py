@@ -68,6 +68,8 @@ class ProfileLab:
         """Compile and load one rule set; returns its index."""
         index = next(self._rulesets)
         compiled = compile_rules(rules)
+        # The lab before this one had the index too: a kind of rules this one has none of would be its own.
+        self.maps.drop_rulesets([index])
         for kind in layout.KINDS:
             if compiled.count(kind):
                 self.maps.load_trie(kind, index, compiled.items(kind))

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
@@ -19,6 +21,20 @@ ADDRESSES = st.sampled_from(
 PORTS = st.sampled_from([0, 22, 53, 80, 443, 8080, 8443, 65535])
 PROTOCOLS = st.sampled_from([ICMP, TCP, UDP, ICMPV6, 132])
 URIS = st.sampled_from(["/", "/a", "/a/b", "/a?x=1", "/*", "/a*", "*"])
+
+
+def random_policies(usual: int) -> settings:
+    """So many random policies, the same ones in each run; NSP_RANDOM_POLICIES=2000 for a long run.
+
+    The answer names what differs; smaller policies would take minutes to find.
+    """
+    return settings(
+        max_examples=int(os.environ.get("NSP_RANDOM_POLICIES", usual)),
+        deadline=None,
+        derandomize=True,
+        phases=(Phase.explicit, Phase.generate),
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
 
 
 def cidrs() -> st.SearchStrategy[str]:
