@@ -48,9 +48,9 @@ RULE: Final = Rule(
 # even a Poisson process fills all bins (measured: 0.71 to 0.76).
 SCORE: Final = 0.9
 # With requests of one size even the high one is, when they come some ten to forty times in a window: the bars
-# of so few are all alike. So the gaps themselves must lie narrowly around their median: of Poisson processes
-# with 10 to 36 calls in six hours half to three quarters were told within a day without that.
-NARROW_GAPS: Final = 0.75
+# of so few are all alike. So the gaps themselves must be regular beyond chance: of Poisson processes with 10
+# to 36 calls in six hours half to all were told within a day without that, and none of 1,200 with it.
+REGULARITY: Final = 5.0
 _HIGH_BAND: Final = 0.9
 _FULL_BAND: Final = 1.0
 # Elastic's window, over which RITA's 24 bins are laid here.
@@ -192,7 +192,7 @@ class Beacon(Observer):
         says = ""
         own = process.connections(window[0], place)
         score = rita.beacon_score([each[0] for each in own], [each[1] for each in own], window)
-        if score is not None and score.narrow >= NARROW_GAPS:
+        if score is not None and score.regularity >= REGULARITY:
             total = score.score * self._prevalence.factor(destination, now_ns)
             if total >= self._score:
                 severity = "HIGH" if total > _FULL_BAND else "MEDIUM" if total >= _HIGH_BAND else "LOW"
@@ -200,7 +200,12 @@ class Beacon(Observer):
         if strobe:
             severity, says = "HIGH", "more than once a second (strobe)"
         whole = process.connections(now_s - elastic.BUCKET_S * elastic.BUCKETS)
-        if whole and now_s - whole[0][0] >= _LEAST_SPAN_S and elastic.has_all_points(whole, now_s):
+        if (
+            whole
+            and now_s - whole[0][0] >= _LEAST_SPAN_S
+            and elastic.has_all_points(whole, now_s)
+            and rita.regularity(each[0] for each in whole) >= REGULARITY
+        ):
             if severity is None:
                 severity, place = "MEDIUM", _WHOLE
                 says = f"among {len(process.places)} in turn, at even times in even sizes"

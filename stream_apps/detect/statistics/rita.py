@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 # RITA's constants.
 MIN_TIMES: Final = 4
@@ -25,6 +25,9 @@ _MODAL_BARS: Final = 11
 _MODAL_WIDTH: Final = 0.05
 _DURATION_BARS: Final = 6
 _IDEAL_RUN: Final = 12
+# Of a Poisson process, whose gaps are exponential: the share between three and five quarters of the median.
+_NEAR: Final = 0.25
+_NEAR_BY_CHANCE: Final = 2**-0.75 - 2**-1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class BeaconScore:
         size: How even the sizes are.
         histogram: How even the window is filled.
         duration: How long it goes on.
-        narrow: How narrowly the gaps lie around their median, the half of ``timing`` without symmetry.
+        regularity: As the function of that name has it.
         period_s: The median gap.
     """
 
@@ -44,7 +47,7 @@ class BeaconScore:
     size: float
     histogram: float
     duration: float
-    narrow: float
+    regularity: float
     period_s: int
 
     @property
@@ -64,7 +67,7 @@ def beacon_score(times_s: Sequence[int], sizes: Sequence[int], window: tuple[int
     times = sorted(set(times_s))
     if len(times) < MIN_TIMES:
         return None
-    gaps = [later - earlier for earlier, later in pairwise(times)]
+    gaps = _gaps(times_s)
     bars = histogram(times_s, window)
     span = (times[-1] - times[0]) / (window[1] - window[0])
     return BeaconScore(
@@ -72,7 +75,7 @@ def beacon_score(times_s: Sequence[int], sizes: Sequence[int], window: tuple[int
         size=evenness(sizes, small=0.0) if sizes else 0.0,
         histogram=max(flatness(bars), bimodal_fit(bars)),
         duration=duration(bars, span),
-        narrow=narrowness(sorted(gaps), small=1.0),
+        regularity=regularity(times_s),
         period_s=_rank(sorted(gaps), 0.5),
     )
 
@@ -84,14 +87,27 @@ def evenness(values: Sequence[int], small: float) -> float:
     skew = 0.0
     if high - low >= _MIN_RANGE and middle not in (low, high):
         skew = (low + high - 2 * middle) / (high - low)
-    return (1 - abs(skew) + narrowness(ordered, small)) / 2
-
-
-def narrowness(ordered: Sequence[int], small: float) -> float:
-    """One less the median deviation from the median, as a share of that; ``small`` if that is below 1."""
-    middle = _rank(ordered, 0.5)
     deviation = _rank(sorted(abs(each - middle) for each in ordered), 0.5)
-    return small if middle < 1 else max(0.0, (middle - deviation) / middle)
+    narrow = small if middle < 1 else max(0.0, (middle - deviation) / middle)
+    return (1 - abs(skew) + narrow) / 2
+
+
+def regularity(times_s: Iterable[int]) -> float:
+    """By how many standard deviations more gaps lie within a quarter of their median than by chance.
+
+    That is how many a Poisson process, calls at random, would have there: a binomial variable.
+    """
+    gaps = _gaps(times_s)
+    if not gaps:
+        return 0.0
+    middle = _rank(sorted(gaps), 0.5)
+    near = sum(1 for each in gaps if abs(each - middle) <= middle * _NEAR)
+    expected = len(gaps) * _NEAR_BY_CHANCE
+    return float((near - expected) / (expected * (1 - _NEAR_BY_CHANCE)) ** 0.5)
+
+
+def _gaps(times_s: Iterable[int]) -> list[int]:
+    return [later - earlier for earlier, later in pairwise(sorted(set(times_s)))]
 
 
 def histogram(times_s: Sequence[int], window: tuple[int, int]) -> list[int]:

@@ -207,7 +207,7 @@ class Stage:
         kind, _, rest = scenario.via.partition(" ")
         script = scenario.script.replace("{PORT}", str(port))
         if kind in KINDS:
-            failed, dice = [], random.Random(1)
+            failed, dice = [], random.Random(5)
             for each in requests(kind, rest, script, port):
                 failed.append(self._outside(*each).returncode)
                 # Customers come as they like, not at even times.

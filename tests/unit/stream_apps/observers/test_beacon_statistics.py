@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
 
@@ -136,3 +137,12 @@ def test_a_narrow_range_has_no_skew() -> None:
 def test_elastic_trims_what_stands_out() -> None:
     assert elastic.is_even([300] * 18 + [0, 99_999], 0.05)
     assert not elastic.is_even([300] * 10 + [900] * 10, 0.05)
+
+
+def test_even_gaps_are_regular_and_random_ones_are_not() -> None:
+    assert rita.regularity([5]) == 0
+    assert rita.regularity(range(0, 1000, 100)) == pytest.approx(6.53, abs=0.01)  # 9 of 9, not 1.57
+    dice = random.Random(2)
+    for _ in range(200):
+        times = [int(each) for each in itertools.accumulate(dice.expovariate(0.001) for _ in range(24))]
+        assert rita.regularity(times) < 5
