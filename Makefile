@@ -30,7 +30,8 @@ playground: ## A whole installation to try rules and commands on, until Ctrl-C (
 test: check ## Checks, then every test this machine can run; skipped ones with their reason
 	@tools/setup test
 	@mkdir -p build
-	@$(PY) -m pytest -m "not chaos" --numprocesses=2 --dist=loadgroup
+	@# A file's tests on one worker: each loads its programs once. Slow files first, as they are collected.
+	@$(PY) -m pytest -m "not chaos" --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 chaos: ## Kill -9 sensor, stream app and broker in the middle of an attack, a canary, learning (as root; five minutes)
 	@tools/setup test

@@ -27,9 +27,6 @@ settings.load_profile("nsp")
 TESTS = Path(__file__).parent
 KAFKA_FOLDERS = {"kafka", "e2e", "chaos"}
 KERNEL_FOLDERS = {"kernel", "e2e", "chaos", "scenarios"}
-# Each of these on one of pytest-xdist's workers, in order: what follows a machine's events wants no other
-# such test beside it, and a broker is started once. All other tests go to whoever is free.
-ONE_WORKER = {"kernel": "kernel", "e2e": "kernel", "chaos": "kernel", "kafka": "kafka", "scenarios": "kernel"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,8 +39,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("kafka")
         if folder == "chaos":
             item.add_marker("chaos")
-        if folder in ONE_WORKER:
-            item.add_marker(pytest.mark.xdist_group(ONE_WORKER[folder]))
     kernel_reason = _kernel_refusal() if any(item.get_closest_marker("kernel") for item in items) else None
     for item in items:
         if kernel_reason and item.get_closest_marker("kernel"):
