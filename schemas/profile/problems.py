@@ -11,11 +11,12 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from schemas.json_schema import fields_at
 from schemas.profile.model import API_VERSION, Profile
 from schemas.profile.values import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
@@ -134,7 +135,7 @@ def _literal_cure(given: Any, place: Place) -> str:
 
 
 def _field_cure(place: Place) -> str:
-    known = _fields_at(place[:-1])
+    known = fields_at(_schema(), place[:-1])
     near = difflib.get_close_matches(str(place[-1])[:60], known, n=1)
     if near:
         return f"; did you mean {near[0]}?"
@@ -145,7 +146,7 @@ def _type_cure(kind: str, given: Any, place: Place) -> Iterator[str]:
     scalar = given is not None and not isinstance(given, dict | list)
     if given is None:
         yield "; remove the key, or give it a value"
-    elif kind in _OBJECTS and (fields := _fields_at(place)):
+    elif kind in _OBJECTS and (fields := fields_at(_schema(), place)):
         yield f"; its fields are {', '.join(fields)}"
     elif kind == "list_type" and scalar:
         yield f"; did you mean [{shown(given)}]?"
@@ -162,25 +163,6 @@ def _type_cure(kind: str, given: Any, place: Place) -> Iterator[str]:
             yield "; write a decimal number"
 
 
-def _fields_at(place: Place) -> list[str]:
-    """The fields an object has, by walking the schema along a place."""
-    schema = _schema()
-    definitions = schema.get("$defs", {})
-    node: Any = schema
-    for part in place:
-        node = _resolved(node, definitions)
-        node = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
-    return list(_resolved(node, definitions).get("properties", {}))
-
-
 @cache
 def _schema() -> dict[str, Any]:
     return Profile.model_json_schema()
-
-
-def _resolved(node: Any, definitions: Mapping[str, Any]) -> Any:
-    for branch in node.get("anyOf", ()):
-        if branch.get("type") != "null":
-            node = branch
-    reference = node.get("$ref")
-    return definitions.get(reference.rpartition("/")[2], {}) if reference else node

@@ -14,20 +14,21 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from schemas.json_schema import fields_at
 from stream_apps.config.basis import RuleItem, Section
 from stream_apps.config.learn import Learn
-from stream_apps.config.problems import Mark, Marks, Place, Problem, marks_of, problem_of
+from stream_apps.config.problems import Mark, Marks, Problem, marks_of, problem_of
 from stream_apps.config.responses import Respond
 from stream_apps.config.sections import Correlate, Detect, Kafka, Service, Signing
 from stream_apps.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
 # A larger file is not one a person wrote.
@@ -161,7 +162,7 @@ def parse_document(data: bytes | str, source: str = "configuration") -> Document
         # A list whose only item is wrong is not empty as well.
         inner = {each["loc"][:-1] for each in errors}
         problems += [
-            problem_of(each, source, marks, _fields_at)
+            problem_of(each, source, marks, partial(fields_at, json_schema()))
             for each in errors
             if each["type"] != "too_short" or each["loc"] not in inner
         ]
@@ -187,19 +188,3 @@ def json_schema_text() -> str:
 def _refused(source: str, reason: str, mark: Mark | None = None) -> ConfigError:
     problem = Problem(source, mark, "", reason)
     return ConfigError(str(problem), (problem,))
-
-
-def _fields_at(place: Place) -> list[str]:
-    """The fields a section has, by walking the schema along a place."""
-    schema = json_schema()
-    definitions = schema.get("$defs", {})
-    node: Any = schema
-    for part in place:
-        node = _resolved(node, definitions)
-        node = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
-    return list(_resolved(node, definitions).get("properties", {}))
-
-
-def _resolved(node: Any, definitions: Mapping[str, Any]) -> Any:
-    reference = node.get("$ref")
-    return definitions.get(reference.rpartition("/")[2], {}) if reference else node
