@@ -50,6 +50,13 @@ def _shut(name: str) -> None:
     _sockets.pop(name).close()
 
 
+def _abort(name: str) -> None:
+    """Ends a TCP connection at once: what was not acknowledged is not sent again."""
+    ended = _sockets.pop(name)
+    ended.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    ended.close()
+
+
 def _helper(name: str, flow: str = "", address: str = "", port: int = 0, forks: int = 0) -> int:
     """Forks a helper.
 
@@ -161,6 +168,7 @@ _VERBS: dict[str, Callable[..., Any]] = {
     "join_network": _join_network,
     "spend": _spend,
     "close": _shut,
+    "abort": _abort,
     "helper": _helper,
     "ask": _ask,
 }
