@@ -15,12 +15,12 @@ import time
 from typing import Any, Final
 
 from bench.statistics import median, spread
-from nsp.replay import spare_the_collector
 from nsp.replay_profiles import ProfileTrial, Trial
 from schemas.codec import encode
 from schemas.profile.canonical import to_record
 from schemas.profile.document import parse_profiles
 from stream_apps.assembly import build_programs
+from stream_apps.collector import spare_the_collector
 from stream_apps.config.document import parse
 from stream_apps.correlate.pods import PodTable
 from stream_apps.pipeline import Pipeline

@@ -10,7 +10,6 @@ A process of its own (cli.py becomes it), because it imports the stream apps' an
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 import time
@@ -35,6 +34,7 @@ from schemas.errors import SchemaError
 from schemas.topics import PROFILES, RULES
 from sensor.policy.errors import PolicyRefused
 from stream_apps.assembly import build_programs, read_back_s
+from stream_apps.collector import spare_the_collector
 from stream_apps.config.document import StreamConfig
 from stream_apps.config.document import load as load_config
 from stream_apps.errors import ConfigError
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 _NS_PER_S: Final = 1_000_000_000
 # Progress is shown for so many messages at once.
 _STEP: Final = 50
-# Decoded batches are many objects that die at once, and hold no cycles worth looking for often.
-_GC_THRESHOLD: Final = 200_000
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -220,12 +218,6 @@ def _run(cluster: Cluster, tried: _Tried, wanted: Wanted, span_ns: tuple[int, in
         history.until(message.wall_ns)
         run.take(message)
     return build(run, _asked(tried, span_ns, reader, trial))
-
-
-def spare_the_collector() -> None:
-    """Let the garbage collector look seldom: a tenth faster, in a process that does nothing else."""
-    gc.freeze()
-    gc.set_threshold(_GC_THRESHOLD)
 
 
 def _trial(tried: _Tried, history: PodHistory, tally: Tally) -> ProfileTrial:

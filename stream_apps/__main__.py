@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from schemas.errors import KeyFileError
 from schemas.signing import SigningKey
+from stream_apps.collector import spare_the_collector
 from stream_apps.config.file import load_all
 from stream_apps.correlate.pods import PodTable
 from stream_apps.errors import ConfigError
@@ -81,7 +82,9 @@ def _serve(file: Path, loaded: Loaded, signing_key: SigningKey, instance: str | 
     )
     pods = PodTable()
     desk = ProfileDesk()
-    serve(settings, Pipeline(config, pods, desk, rules=rules), pods, desk)
+    pipeline = Pipeline(config, pods, desk, rules=rules)
+    spare_the_collector()
+    serve(settings, pipeline, pods, desk)
 
 
 def _address(text: str | None) -> tuple[str, int] | None:
