@@ -23,7 +23,7 @@ _NAMED_BY: Final = ("path", "protocol", "unit")
 
 def to_yaml(draft: Draft) -> str:
     """The whole file."""
-    header = [f"# {line}".rstrip() for line in draft.header]
+    header = [f"# {_comment(line)}".rstrip() for line in draft.header]
     return "\n".join([*header, *_mapping(draft.document, "", (), draft.notes)]) + "\n"
 
 
@@ -44,15 +44,22 @@ def _mapping(node: Mapping[str, Any], indent: str, place: Place, notes: Mapping[
 def _element(element: Any, indent: str, place: Place, notes: Mapping[Place, str]) -> Iterator[str]:
     if not isinstance(element, dict):
         note = notes.get((*place, str(element)), "")
-        yield f"{indent}- {_scalar(element)}" + (f"  # {note}" if note else "")
+        yield f"{indent}- {_scalar(element)}" + (f"  # {_comment(note)}" if note else "")
         return
     name = next((str(element[each]) for each in _NAMED_BY if each in element), "")
     here = (*place, name)
     if note := notes.get(here, ""):
-        yield f"{indent}# {note}"
+        yield f"{indent}# {_comment(note)}"
     lines = _mapping(element, indent + _STEP, here, notes)
     yield f"{indent}- {next(lines).lstrip()}"
     yield from lines
+
+
+def _comment(text: str) -> str:
+    """One line, whatever a workload called its programs: YAML ends lines at U+2028 too."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text
+    )
 
 
 def _scalar(value: Any) -> str:

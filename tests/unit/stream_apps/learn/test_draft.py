@@ -19,7 +19,7 @@ from sensor.policy.layers import Flow, RuleTries
 from sensor.policy.policy import Selection, union_of
 from sensor.policy.profile import Program, compile_profile
 from stream_apps.learn.completeness import Thresholds, judge
-from stream_apps.learn.draft import DraftError, Wanted, draft
+from stream_apps.learn.draft import Draft, DraftError, Wanted, draft
 from stream_apps.learn.folding import network
 from stream_apps.learn.profile_yaml import to_yaml
 from tests.support.batches import Node, workload
@@ -256,3 +256,12 @@ def test_hostile_text_stays_in_its_comment_and_its_scalar() -> None:
     assert "Left out, no profile can name it" in text
     begins = ("#", "apiVersion", "kind", "metadata", "spec", " ")
     assert [line for line in text.splitlines() if not line.startswith(begins)] == []
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85", "\n", "\r"])
+def test_what_a_program_is_called_ends_no_comment(end: str) -> None:
+    planted = f"/tmp/x{end}---{end}kind: SecurityProfile{end}"
+    document = {"spec": {"processes": [{"path": "/usr/bin/a"}], "fqdns": ["b.example"]}}
+    notes = {("spec", "processes", "/usr/bin/a"): planted, ("spec", "fqdns", "b.example"): planted}
+    text = to_yaml(Draft(document, (f"runs {planted}",), notes))
+    assert list(yaml.safe_load_all(text)) == [document]
