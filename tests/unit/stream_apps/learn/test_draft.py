@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stream_apps.learn.behaviour import Key
+    from stream_apps.learn.draft import Place
     from stream_apps.learn.merged import Merged
 
 HOST_UNIT = "host/web.service"
@@ -262,6 +263,6 @@ def test_hostile_text_stays_in_its_comment_and_its_scalar() -> None:
 def test_what_a_program_is_called_ends_no_comment(end: str) -> None:
     planted = f"/tmp/x{end}---{end}kind: SecurityProfile{end}"
     document = {"spec": {"processes": [{"path": "/usr/bin/a"}], "fqdns": ["b.example"]}}
-    notes = {("spec", "processes", "/usr/bin/a"): planted, ("spec", "fqdns", "b.example"): planted}
-    text = to_yaml(Draft(document, (f"runs {planted}",), notes))
+    places: list[Place] = [("spec", "processes", "/usr/bin/a"), ("spec", "fqdns", "b.example")]
+    text = to_yaml(Draft(document, (f"runs {planted}",), dict.fromkeys(places, planted)))
     assert list(yaml.safe_load_all(text)) == [document]
